@@ -1,0 +1,226 @@
+"""The contract of an attack: measure, then score.
+
+An attack is one class. `measure` is expensive: it asks the target's denoiser for predictions on one batch, knows no
+labels, and returns per-sample terms that the harness stores. `score` is cheap: it turns the stored terms of all
+samples into one number per sample, **higher = more likely a member**, and can be rerun without the target.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mia_bench.target import Batch, Target
+
+
+class Access(StrEnum):
+    """What an attacker must be able to see of the target, from least to most."""
+
+    NONE = "none"  # controls: the target is never asked
+    IMAGES = "images"  # generated images only
+    LOSS = "loss"  # the denoising loss at a chosen noise level
+    NOISE = "noise"  # the predicted noise itself
+    GRADIENT = "gradient"  # gradients with respect to inputs or weights
+
+
+class Capability(StrEnum):
+    """What a target can do, and what an attack may need of it."""
+
+    DENOISE = "denoise"
+    CAPTION = "caption"
+    GENERATE = "generate"
+    GRADIENT = "gradient"
+
+
+class Meta(BaseModel):
+    """What is known about an attack before it runs.
+
+    Attributes:
+        name: Name on the command line, lower case.
+        summary: One line that says what is measured.
+        paper: Where the attack is defined (arXiv id or DOI).
+        citation: Authors, venue, year.
+        access: What the attacker sees of the target.
+        needs: Capabilities the target must have.
+        caption: Whether captions are ignored, used when there, or required.
+        orientation: Which way the paper's own statistic points; `score` always returns higher = member.
+        version: Definition version; raise it whenever the numbers change.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    summary: str
+    paper: str
+    citation: str = ""
+    access: Access
+    needs: frozenset[Capability] = frozenset({Capability.DENOISE})
+    caption: Literal["unused", "optional", "required"] = "optional"
+    orientation: Literal["lower is member", "higher is member"] = "lower is member"
+    version: int = 1
+
+
+def by_kind(*, pixel: Any, latent: Any, **constraints: Any) -> Any:
+    """A parameter whose default depends on the kind of target; resolved when the run is planned."""
+    return Field(None, json_schema_extra={"by_kind": {"pixel": pixel, "latent": latent}}, **constraints)
+
+
+def scoring(default: Any, **constraints: Any) -> Any:
+    """A parameter that only `score` reads: changing it needs no new measurement."""
+    return Field(default, json_schema_extra={"stage": "score"}, **constraints)
+
+
+class Params(BaseModel):
+    """Base of an attack's parameter model: frozen, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def _extra(cls, name: str) -> dict[str, Any]:
+        extra = cls.model_fields[name].json_schema_extra
+        return extra if isinstance(extra, dict) else {}
+
+    def resolved(self, kind: str) -> Self:
+        """Fill in the defaults that depend on the kind of target (`pixel` or `latent`)."""
+        defaults = {
+            name: self._extra(name)["by_kind"][kind]
+            for name in type(self).model_fields
+            if "by_kind" in self._extra(name) and getattr(self, name) is None
+        }
+        # Validated again, because a default by kind obeys the same constraints as a given value.
+        return type(self).model_validate({**self.model_dump(), **defaults})
+
+    def measuring(self) -> dict[str, Any]:
+        """The parameters that change what is measured, JSON-ready; part of a measurement's identity."""
+        score_only = {n for n in type(self).model_fields if self._extra(n).get("stage") == "score"}
+        return self.model_dump(mode="json", exclude=score_only)
+
+
+@dataclass(frozen=True)
+class Measured(Mapping[str, "NDArray[np.float64]"]):
+    """Stored measurements of many samples: term name -> float64 array `(N, ...)`.
+
+    Attributes:
+        terms: The arrays that `measure` returned, batches put together in the order of `ids`.
+        ids: Sample ids, length N.
+        audit: bool `(N,)`, true for samples of the audit set.
+        groups: Group of each sample, length N; near-duplicates share one.
+        member: bool `(N,)`, or None where labels may not be seen.
+    """
+
+    terms: Mapping[str, NDArray[np.float64]]
+    ids: tuple[str, ...]
+    audit: NDArray[np.bool_]
+    groups: tuple[str, ...]
+    member: NDArray[np.bool_] | None = None
+
+    def __getitem__(self, name: str) -> NDArray[np.float64]:
+        return self.terms[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.terms)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def select(self, rows: NDArray[np.bool_]) -> Measured:
+        """The samples where `rows` (bool `(N,)`) is true."""
+        kept = rows.nonzero()[0]
+        return Measured(
+            {name: values[rows] for name, values in self.terms.items()},
+            tuple(self.ids[i] for i in kept),
+            self.audit[rows],
+            tuple(self.groups[i] for i in kept),
+            None if self.member is None else self.member[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One score per sample, with what the reader of a table must know about how it came about.
+
+    Attributes:
+        values: float64 `(N,)`, higher = more likely a member.
+        tags: Marks shown beside the row, e.g. `transductive`.
+        fitted: Numbers fitted on the calibration set (or its stand-in), e.g. `{"alpha": 0.9}`.
+    """
+
+    values: NDArray[np.float64]
+    tags: tuple[str, ...] = ()
+    fitted: Mapping[str, float] = field(default_factory=dict)
+
+
+class Attack(ABC):
+    """Base class of every attack. One instance holds one resolved set of parameters.
+
+    Class attributes:
+        meta: What is known before it runs.
+        Params: Parameter model (subclass of `mia_bench.attack.Params`).
+        presets: Named, frozen option sets, selected as `name@preset`.
+    """
+
+    meta: ClassVar[Meta]
+    Params: ClassVar[type[Params]] = Params
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, params: Any = None) -> None:
+        self.params: Any = self.Params() if params is None else params
+
+    @abstractmethod
+    def queries(self) -> int:
+        """Denoiser queries asked per image with these parameters (a guided step is two)."""
+
+    @abstractmethod
+    def measure(self, batch: Batch, target: Target) -> Mapping[str, Any]:
+        """Measure one batch.
+
+        Args:
+            batch: Latents `x0`, captions' `condition`, noise and images of B samples, without labels.
+            target: The loaded target; ask its `denoiser`.
+
+        Returns:
+            Term name -> tensor or array `(B, ...)`, finite. Keep the terms, not only their mean.
+        """
+
+    @abstractmethod
+    def score(self, measured: Measured, calibration: Measured | None) -> Scores | NDArray[np.float64]:
+        """Score samples from their stored measurements.
+
+        Args:
+            measured: All samples of the run, without labels.
+            calibration: Labelled samples outside the audit set; None unless it holds members and non-members.
+
+        Returns:
+            float64 `(N,)`, higher = more likely a member, or `Scores` where there is more to say.
+        """
+
+    @classmethod
+    def source(cls) -> str:
+        """Source text that defines this attack; its hash is part of every measurement's identity."""
+        try:
+            return inspect.getsource(inspect.getmodule(cls) or cls)
+        except (OSError, TypeError):
+            return cls.__qualname__
+
+
+class Control(Attack):
+    """Looks like an attack in tables but is none: it never asks the target and may see audit labels, out of fold."""
+
+    modality: str = ""
+
+    def queries(self) -> int:
+        return 0
+
+    def score(self, measured: Measured, calibration: Measured | None) -> Scores | NDArray[np.float64]:
+        """As for an attack, but `measured.member` holds the labels: every score must be out of fold."""
+        raise NotImplementedError

@@ -1,0 +1,106 @@
+"""What an attack sees of a batch: latents, conditions, noise and images, but no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mia_bench.diffusion.denoiser import Condition
+from mia_bench.diffusion.keyed import Keyed, keyed
+from mia_bench.diffusion.noise import NoiseSource
+from mia_bench.diffusion.schedule import Timesteps
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mia_bench.target import Target
+
+
+class Batch:
+    """B samples, encoded once for all attacks.
+
+    Attributes:
+        ids: Sample ids.
+        captions: Captions, None where a sample has none.
+        word_weights: Importance of each caption's words, None where the dataset supplies none.
+        images: Decoded RGB images at native size.
+        pixels: float32 `(B, 3, H, W)` in [-1, 1] at the target's resolution.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        captions: Sequence[str | None],
+        images: Sequence[Image],
+        pixels: torch.Tensor,
+        target: Target,
+        noise: NoiseSource,
+        word_weights: Sequence[tuple[float, ...] | None] | None = None,
+    ) -> None:
+        self.ids, self.captions, self.images, self.pixels = tuple(ids), tuple(captions), tuple(images), pixels
+        self.word_weights = tuple(word_weights or [None] * len(self.ids))
+        self.target, self.noise = target, noise
+        self._memo: dict[object, Keyed] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def x0(self) -> Keyed:
+        """Clean inputs of the denoiser, `(B, C, H, W)`: scaled latents, or pixels for a pixel-space model."""
+        return self.encode(self.pixels)
+
+    @property
+    def condition(self) -> Condition:
+        """Each sample's own caption; the empty caption where it has none."""
+        return self.target.condition([c or "" for c in self.captions])
+
+    @property
+    def null(self) -> Condition:
+        """The empty caption for every sample."""
+        return self.target.condition([""] * len(self))
+
+    def encode(self, pixels: torch.Tensor, view: str = "") -> Keyed:
+        """Encode images of this batch; once per view, whichever attack asks.
+
+        Args:
+            pixels: float32 `(B, 3, H, W)` in [-1, 1].
+            view: Name of what was done to the images, e.g. `crop0.81`; empty for the images themselves.
+        """
+
+        def make() -> Keyed:
+            std_noise = None
+            if self.target.latent == "sample":
+                quantity = "latent" + (f":{view}" if view else "")
+                shape = self.target.sample_shape
+                std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))
+            return keyed(self.target.encode(pixels, std_noise), f"x0{view and ':' + view}")
+
+        return self._once(("x0", view), make)
+
+    def eps(self, t: Timesteps, draw: int = 0, quantity: str = "eps") -> Keyed:
+        """Forward noise, one independent draw for each t: `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps."""
+        shape = tuple(self.x0.shape[1:])
+        ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
+        salt = self.noise.identity
+
+        def make() -> Keyed:
+            arrays = self._draw(
+                lambda i: np.stack([self.noise.draw(i, quantity, s, draw, shape) for s in ts])
+            )
+            names = [f"{quantity}[{salt},{s},{draw}]" for s in ts]
+            return keyed(arrays[:, 0], names[0]) if isinstance(t, int | np.integer) else keyed(arrays, names)
+
+        return self._once((quantity, salt, draw, t if isinstance(t, int) else tuple(ts)), make)
+
+    def _draw(self, one: Callable[[str], np.ndarray]) -> torch.Tensor:
+        stacked = np.stack([one(i) for i in self.ids])
+        return torch.from_numpy(stacked).to(self.pixels.device)
+
+    def _once(self, name: object, make: Callable[[], Keyed]) -> Keyed:
+        if name not in self._memo:
+            self._memo[name] = make()
+        return self._memo[name]

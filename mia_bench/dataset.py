@@ -1,0 +1,109 @@
+"""The contract of a dataset: samples with stable ids, split into an audit and a calibration set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Split = Literal["audit", "calibration"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with what is known about it.
+
+    Attributes:
+        id: Stable id, unique in its dataset.
+        image: A file, or a function that returns the decoded image; read only when needed.
+        content: sha256 of the image's bytes (file or pixels).
+        caption: The caption the image would have been trained with, or None.
+        member: Whether the target was trained on it; None when unknown.
+        split: `audit` samples are scored and reported, `calibration` samples may be used by the attacker.
+        group: Near-duplicates share one; defaults to the id.
+        labels: Further labels, e.g. `{"memorised": True}`.
+        word_weights: Importance of each word of the caption (split at spaces), if the dataset supplies it.
+    """
+
+    id: str
+    image: Path | Callable[[], Image]
+    content: str
+    caption: str | None = None
+    member: bool | None = None
+    split: Split = "audit"
+    group: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    word_weights: tuple[float, ...] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of everything an attack reads of this sample; part of a measurement's identity."""
+        seen = json.dumps([self.content, self.caption, self.word_weights])
+        return hashlib.sha256(seen.encode()).hexdigest()[:32]
+
+    @cached_property
+    def order(self) -> bytes:
+        """Sort key: samples are taken in the order of their id's hash, never in file order."""
+        return hashlib.sha256(self.id.encode()).digest()
+
+    def open(self) -> Image:
+        """Decode to RGB at native size.
+
+        Raises:
+            SampleError: The image is missing, damaged, or too small or large to be one.
+        """
+        from mia_bench.images import read_image
+
+        return read_image(self.image, self.id)
+
+
+class DatasetMeta(BaseModel):
+    """What is known about a dataset before it is read.
+
+    Attributes:
+        name: Name on the command line; `name:ARGUMENT` passes an argument to datasets that take one.
+        summary: One line.
+        targets: Names of targets whose membership it labels; the first is the default.
+        construction: How members and non-members were made.
+        biases: Known differences between them that are not membership.
+        revision: Pinned revision of the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str
+    targets: tuple[str, ...] = ()
+    construction: str = ""
+    biases: str = ""
+    licence: str = ""
+    citation: str = ""
+    revision: str = ""
+    argument: str = ""
+
+
+class Dataset(ABC):
+    """Base class of a dataset. `argument` is what follows the colon in `--dataset name:argument`."""
+
+    meta: ClassVar[DatasetMeta]
+
+    def __init__(self, argument: str = "") -> None:
+        self.argument = argument
+
+    @abstractmethod
+    def samples(self) -> Sequence[Sample]:
+        """All samples of both splits; images stay unread.
+
+        Raises:
+            UnavailableError: The data cannot be read.
+        """

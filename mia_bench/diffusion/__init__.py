@@ -1,0 +1,1 @@
+"""Schedule algebra, per-sample noise, and the counting denoiser."""

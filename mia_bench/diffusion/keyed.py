@@ -1,0 +1,74 @@
+"""Tensors that carry a symbolic name of how they were made.
+
+The denoiser shares a query when two attacks ask for the same input at the same time and condition. Comparing names on
+the host finds that without reading a tensor back from the device. Any operation outside the harness's own algebra
+returns a plain tensor without a name, so a changed input can never be mistaken for the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SAMPLE_DIMS = 3  # channels, height, width: what one sample looks like to the denoiser
+
+
+class Keyed(torch.Tensor):
+    """A tensor `(B, *grid, C, H, W)` with one name per grid cell in `keys` (object array of shape `grid`)."""
+
+    keys: NDArray[np.object_]
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            raise RuntimeError(f"{name} would change a shared tensor in place; use a copy")
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+
+def keyed(tensor: torch.Tensor, keys: Any) -> Keyed:
+    """Name a tensor.
+
+    Args:
+        tensor: `(B, *grid, C, H, W)`.
+        keys: One name, or an array of names of shape `grid`.
+    """
+    named: Keyed = tensor.detach().as_subclass(Keyed) if isinstance(tensor, Keyed) else tensor.as_subclass(Keyed)
+    named.keys = np.asarray(keys, dtype=object)
+    return named
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """The same storage without a name, free of the subclass's overhead."""
+    return tensor.as_subclass(torch.Tensor) if isinstance(tensor, Keyed) else tensor
+
+
+def keys_of(tensor: torch.Tensor) -> NDArray[np.object_] | None:
+    """Names of a tensor's grid cells, or None if it was made outside the algebra."""
+    return getattr(tensor, "keys", None) if isinstance(tensor, Keyed) else None
+
+
+def combine(result: torch.Tensor, name: Callable[..., str], *inputs: Any) -> torch.Tensor:
+    """Name `result` from the names of its inputs; unnamed if any input is.
+
+    Args:
+        result: `(B, *grid, C, H, W)`.
+        name: Called with one key or value per input, broadcast over the grid.
+        inputs: Tensors (their keys are used) or arrays of plain values.
+    """
+    keys = [keys_of(x) if isinstance(x, torch.Tensor) else np.asarray(x, dtype=object) for x in inputs]
+    if any(k is None for k in keys):
+        return result
+    grid = result.shape[1 : result.ndim - SAMPLE_DIMS]
+    cells = np.broadcast_arrays(*[k for k in keys if k is not None], np.empty(grid, dtype=object))[:-1]
+    names = np.empty(grid, dtype=object)
+    for cell in np.ndindex(*grid):
+        names[cell] = name(*(c[cell] for c in cells))
+    return keyed(result, names)

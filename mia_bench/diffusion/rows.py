@@ -1,0 +1,93 @@
+"""Run a network in calls of one fixed row count.
+
+The same row gives the same bits only in calls of the same size, so the last call is padded. On a CPU each call runs on
+one thread and as many calls run at once as there are threads: a network spread over several threads splits its work
+by position in the batch, which changes the rounding, and waits at every layer, which costs about a third of the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+Network = Callable[..., torch.Tensor]
+
+
+class RowRunner:
+    """Calls a network with exactly `rows` rows at a time and counts.
+
+    Args:
+        rows: Rows per call; halved when memory runs out.
+        pool: Runs several calls at once, or None for one after the other.
+
+    Attributes:
+        done: Rows executed, padding not counted.
+        padding: Rows of padding.
+        calls: Calls of the network.
+        seconds: Wall seconds inside (host side; on a GPU the time to queue the work).
+    """
+
+    def __init__(self, rows: int, pool: ThreadPoolExecutor | None = None) -> None:
+        self.rows, self.pool = rows, pool
+        self.done = self.padding = self.calls = 0
+        self.seconds = 0.0
+
+    def __call__(self, network: Network, *inputs: torch.Tensor) -> torch.Tensor:
+        """Apply `network` row by row.
+
+        Args:
+            network: Maps tensors `(rows, ...)` to a tensor `(rows, ...)`, each row on its own.
+            inputs: Tensors `(N, ...)` with the same N.
+
+        Returns:
+            `(N, ...)`.
+        """
+        began = time.perf_counter()
+        count = inputs[0].shape[0]
+        while True:
+            try:
+                outputs = self._map(network, inputs, count)
+                break
+            except RuntimeError as error:  # torch.OutOfMemoryError is one
+                if self.rows == 1 or not _out_of_memory(error):
+                    raise
+            # Outside the handler: the traceback, which holds the failed call's tensors, is gone by now.
+            self.rows //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        self.done += count
+        self.calls += len(outputs)
+        self.padding += len(outputs) * self.rows - count
+        self.seconds += time.perf_counter() - began
+        return torch.cat(outputs)[:count]
+
+    def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int) -> list[torch.Tensor]:
+        inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+        def call(start: int) -> torch.Tensor:
+            with torch.inference_mode(inference), torch.set_grad_enabled(grad):  # both are per thread
+                return network(*(_chunk(x, start, self.rows) for x in inputs))
+
+        starts = range(0, count, self.rows)
+        if self.pool is None or len(starts) == 1 or grad:
+            return [call(s) for s in starts]
+        return list(self.pool.map(call, starts))
+
+
+def _chunk(x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
+    part = x[start : start + rows]
+    missing = rows - part.shape[0]
+    return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def worker_pool(threads: int) -> ThreadPoolExecutor | None:
+    """A pool that runs `threads` network calls at once, each on one thread."""
+    torch.set_num_threads(1)
+    return ThreadPoolExecutor(threads) if threads > 1 else None

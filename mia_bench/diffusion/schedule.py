@@ -1,0 +1,104 @@
+"""The forward process and its deterministic inverse: x_t = a_t x_0 + b_t eps.
+
+For variance-preserving models a_t = sqrt(abar_t), b_t = sqrt(1 - abar_t) with abar_t the cumulative product of
+1 - beta in float64; for flow matching a_t = 1 - sigma_t, b_t = sigma_t. Timesteps are 0-based raw integers into these
+tables; there is no entry with abar = 1, a clean image sits at index 0 (Song et al. 2021, arXiv:2010.02502, Eq. 12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from mia_bench.diffusion.keyed import combine, plain
+
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
+Timesteps = int | Sequence[int]
+
+
+class Schedule:
+    """Signal and noise levels of a model, with the algebra built on them.
+
+    Args:
+        signal: a_t, float64 `(T,)`.
+        noise: b_t, float64 `(T,)`.
+        prediction: What the network puts out.
+    """
+
+    def __init__(self, signal: ArrayLike, noise: ArrayLike, prediction: Prediction = "epsilon") -> None:
+        self.signal: NDArray[np.float64] = np.asarray(signal, dtype=np.float64)
+        self.noise: NDArray[np.float64] = np.asarray(noise, dtype=np.float64)
+        self.prediction = prediction
+
+    @classmethod
+    def from_betas(cls, betas: ArrayLike, prediction: Prediction = "epsilon") -> Schedule:
+        """Variance-preserving schedule from beta_t, `(T,)`; the product is taken in float64."""
+        abar = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
+        return cls(np.sqrt(abar), np.sqrt(1.0 - abar), prediction)
+
+    @property
+    def abar(self) -> NDArray[np.float64]:
+        """abar_t = a_t^2, float64 `(T,)`."""
+        return self.signal**2
+
+    def __len__(self) -> int:
+        return len(self.signal)
+
+    def noised(self, x0: torch.Tensor, eps: torch.Tensor, t: Timesteps) -> torch.Tensor:
+        """q(x0, eps, t) = a_t x0 + b_t eps.
+
+        Args:
+            x0: `(B, C, H, W)`.
+            eps: `(B, C, H, W)`, or `(B, T, C, H, W)` with one draw for each t.
+            t: One timestep, or T of them.
+
+        Returns:
+            `(B, C, H, W)` for one timestep, else `(B, T, C, H, W)`.
+        """
+        a, b = self._at(self.signal, t, x0), self._at(self.noise, t, x0)
+        result = a * _with_grid(x0, t) + b * _with_grid(eps, t)
+        return combine(result, lambda x, e, s: f"q({x},{e},{s})", x0, eps, np.asarray(t))
+
+    def jump(self, x: torch.Tensor, eps: torch.Tensor, t: int, to: int) -> torch.Tensor:
+        """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0."""
+        x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
+        result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)
+        return combine(result, lambda v, e: f"J({v},{e},{t}>{to})", x, eps)
+
+    def epsilon(self, output: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The predicted noise, from whatever the network predicts.
+
+        Args:
+            output: Network output `(R, C, H, W)`.
+            x: Its input x_t, same shape.
+            t: int64 `(R,)`.
+
+        Returns:
+            float32 `(R, C, H, W)`: v = a eps - b x0 gives eps = a v + b x_t; flow's v = eps - x0 gives x_t + a v.
+        """
+        output = output.float()
+        if self.prediction == "epsilon":
+            return output
+        a = torch.as_tensor(self.signal, dtype=torch.float32, device=x.device)[t].view(-1, 1, 1, 1)
+        b = torch.as_tensor(self.noise, dtype=torch.float32, device=x.device)[t].view(-1, 1, 1, 1)
+        if self.prediction == "v_prediction":
+            return a * output + b * x
+        if self.prediction == "sample":
+            return (x - a * output) / b
+        return x + a * output
+
+    @staticmethod
+    def _at(table: NDArray[np.float64], t: Timesteps, like: torch.Tensor) -> float | torch.Tensor:
+        if isinstance(t, int | np.integer):
+            return float(table[t])
+        values = torch.tensor([float(table[s]) for s in t], dtype=torch.float32, device=like.device)
+        return values.view(1, -1, 1, 1, 1)
+
+
+def _with_grid(x: torch.Tensor, t: Timesteps) -> torch.Tensor:
+    """Give x0 a timestep axis when several timesteps are asked for."""
+    return plain(x) if isinstance(t, int | np.integer) or x.ndim == 5 else plain(x).unsqueeze(1)

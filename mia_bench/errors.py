@@ -1,0 +1,63 @@
+"""What the user is told when something goes wrong, and the exit status it ends with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of the `mia-bench` command."""
+
+    OK = 0
+    REGRESSED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    BROKEN_PLUGIN = 4
+    NOTHING = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class MiaBenchError(Exception):
+    """An error the user can act on; printed without a traceback.
+
+    Args:
+        what: What failed, naming the plugin, sample, file or option.
+        why: The cause.
+        fix: The command or change that repairs it.
+    """
+
+    status = ExitStatus.USAGE
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        self.what, self.why, self.fix = what, why, fix
+        super().__init__(what, why, fix)
+
+    def __str__(self) -> str:
+        return self.what + (f": {self.why}" if self.why else "")
+
+
+class UsageError(MiaBenchError):
+    """A wrong option, name or configuration."""
+
+
+class UnavailableError(MiaBenchError):
+    """Data or weights that cannot be read."""
+
+    status = ExitStatus.UNAVAILABLE
+
+
+class BrokenPluginError(MiaBenchError):
+    """A selected plugin failed to load or to keep its contract."""
+
+    status = ExitStatus.BROKEN_PLUGIN
+
+
+class NothingError(MiaBenchError):
+    """Nothing was selected, run or compared."""
+
+    status = ExitStatus.NOTHING
+
+
+class SampleError(UnavailableError):
+    """One sample cannot be used; the others go on without it."""

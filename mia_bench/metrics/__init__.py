@@ -1,0 +1,76 @@
+"""Exact ROC, the numbers read off it, their intervals, and the record they make.
+
+Scores are float64 (N,), higher = member; `member` is bool (N,). Start with `evaluate`.
+"""
+
+from mia_bench.metrics.bootstrap import (
+    Resamples,
+    asr_at_interval,
+    asr_oracle_interval,
+    resample,
+    tnr_interval,
+    tpr_interval,
+)
+from mia_bench.metrics.delong import (
+    PairedDifference,
+    auc_interval,
+    delong_covariance,
+    newcombe,
+    paired_delong,
+)
+from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions
+from mia_bench.metrics.models import ClearsBlind, Evaluation, Metric, RocPoints, Status
+from mia_bench.metrics.roc import (
+    OperatingPoint,
+    Rates,
+    Roc,
+    asr_at,
+    asr_oracle,
+    auc,
+    best_threshold,
+    exact_roc,
+    log_points,
+    rates_at,
+    roc_auc,
+    tnr_at_fnr,
+    tpr_at_fpr,
+)
+from mia_bench.metrics.summary import clears_blind, evaluate, tail_status
+
+__all__ = [
+    "ClearsBlind",
+    "Estimate",
+    "Evaluation",
+    "Metric",
+    "OperatingPoint",
+    "PairedDifference",
+    "Rates",
+    "Resamples",
+    "Roc",
+    "RocPoints",
+    "Status",
+    "asr_at",
+    "asr_at_interval",
+    "asr_oracle",
+    "asr_oracle_interval",
+    "auc",
+    "auc_interval",
+    "best_threshold",
+    "clears_blind",
+    "clopper_pearson",
+    "delong_covariance",
+    "evaluate",
+    "exact_roc",
+    "log_points",
+    "mean_of_two_proportions",
+    "newcombe",
+    "paired_delong",
+    "rates_at",
+    "resample",
+    "roc_auc",
+    "tail_status",
+    "tnr_at_fnr",
+    "tnr_interval",
+    "tpr_at_fpr",
+    "tpr_interval",
+]

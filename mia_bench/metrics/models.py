@@ -1,0 +1,139 @@
+"""What the metrics leave behind: frozen models that serialise to strict JSON and back without loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+
+Status = Literal["ok", "flagged", "undefined"]
+
+
+def _write_threshold(value: float) -> float | str:
+    """Infinite thresholds as the texts "inf" and "-inf": JSON has no number for them."""
+    return value if math.isfinite(value) else str(value)
+
+
+Threshold = Annotated[float, PlainSerializer(_write_threshold)]
+"""A threshold on scores. Infinite ones are written as the texts "inf" and "-inf" and read back as numbers."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Metric(_Record):
+    """One number with its interval and standing, or the reason why there is none."""
+
+    value: float | None = Field(ge=0, le=1)
+    """The number, a share (0.5, not 50); None when undefined, never 0."""
+
+    low: float | None = Field(ge=0, le=1)
+    """Lower end of the interval."""
+
+    high: float | None = Field(ge=0, le=1)
+    """Upper end of the interval."""
+
+    level: float = Field(gt=0, lt=1)
+    """Nominal coverage of the interval."""
+
+    status: Status
+    """`flagged`: too few samples to lean on; `undefined`: too few, or nothing, to compute it from."""
+
+    reason: str | None = None
+    """Why the status is not `ok`."""
+
+    method: str | None = None
+    """How the interval was made."""
+
+    rankable: bool = False
+    """Whether rows may be ordered by this number."""
+
+    realised: float | None = Field(default=None, ge=0, le=1)
+    """The error rate that the threshold really has: FNR for `tnr_at_*`, FPR for the others."""
+
+    count: int | None = Field(default=None, ge=0)
+    """That error rate as a number of samples."""
+
+    threshold: Annotated[Threshold | None, Field(allow_inf_nan=True)] = None
+    """Scores at or above it are called members; +inf calls nothing a member."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Metric:
+        """No number without its interval, no gap without its reason."""
+        if self.status == "undefined":
+            if any(part is not None for part in (self.value, self.low, self.high)):
+                raise ValueError("an undefined metric has neither value nor interval")
+        elif self.value is None or self.low is None or self.high is None:
+            raise ValueError("a metric needs its value and both ends of its interval")
+        elif not self.low <= self.value <= self.high:
+            raise ValueError(f"the interval {self.low} to {self.high} does not hold the value {self.value}")
+        if self.status != "ok" and not self.reason:
+            raise ValueError(f"a metric that is {self.status} needs a reason")
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise ValueError("the threshold is NaN")
+        return self
+
+
+class RocPoints(_Record):
+    """Corners of the ROC curve for log-log plots, to be joined by steps that hold until the next point."""
+
+    fpr: tuple[float, ...] = ()
+    """From 1 / n_nonmembers, the least that can be resolved, rising to 1."""
+
+    tpr: tuple[float, ...] = ()
+    """Largest TPR within each FPR."""
+
+
+class Evaluation(_Record):
+    """All metrics of one attack on one audit set."""
+
+    n_members: int = Field(ge=0)
+    """Members scored."""
+
+    n_nonmembers: int = Field(ge=0)
+    """Non-members scored."""
+
+    auc: Metric
+    """Chance that a member scores above a non-member."""
+
+    tpr_at_1: Metric
+    """Largest TPR with FPR at most 1 %."""
+
+    tpr_at_01: Metric
+    """Largest TPR with FPR at most 0.1 %."""
+
+    tnr_at_1: Metric
+    """Largest TNR with FNR at most 1 %: the other tail."""
+
+    tnr_at_01: Metric
+    """Largest TNR with FNR at most 0.1 %."""
+
+    asr_oracle: Metric
+    """Largest (TPR + TNR) / 2 over thresholds chosen on the audit set itself: optimistic."""
+
+    asr_calibrated: Metric
+    """(TPR + TNR) / 2 at the threshold chosen on the calibration set."""
+
+    roc: RocPoints = RocPoints()
+    """The curve."""
+
+    bootstrap_seed: int
+    """Seed of the bootstrap."""
+
+    bootstrap_resamples: int = Field(ge=1)
+    """Number of resamples."""
+
+
+class ClearsBlind(_Record):
+    """Whether an attack does better than classifiers that never query the target."""
+
+    verdict: Literal["clears", "does not clear", "unknown"]
+    """`clears` when the attack's whole interval lies above the baseline."""
+
+    baseline: float | None = None
+    """AUC to beat: the best blind one, at least 0.5; None when there is none to compare with."""
+
+    reason: str | None = None
+    """Why the verdict is `unknown`."""

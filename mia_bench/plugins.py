@@ -1,0 +1,184 @@
+"""Finds plugins, keeps broken ones away from the others, and answers by name.
+
+Plugins come from entry points of the group `mia_bench` and from single files (`-p file.py`). Each is imported and
+registered on its own: whatever goes wrong is recorded as its status and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+
+from mia_bench import hookspecs
+from mia_bench.attack import Attack, Meta
+from mia_bench.dataset import Dataset, DatasetMeta
+from mia_bench.errors import BrokenPluginError, UsageError
+from mia_bench.target import Target, TargetMeta
+
+GROUP = "mia_bench"
+T = TypeVar("T")
+
+
+@dataclass
+class Plugin:
+    """One plugin and how loading it went.
+
+    Attributes:
+        name: Entry point or file name.
+        origin: Distribution and version, or path.
+        provides: Names of the attacks, datasets and targets it registered.
+        error: What went wrong, or None.
+    """
+
+    name: str
+    origin: str
+    module: str
+    provides: list[str] = field(default_factory=list)
+    error: str | None = None
+    trace: str = ""
+
+    @property
+    def status(self) -> str:
+        return "broken" if self.error else "ok"
+
+
+class Registry:
+    """All plugins and what they bring; the typed façade over the hooks."""
+
+    def __init__(self) -> None:
+        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.plugins: list[Plugin] = []
+        self.attacks: dict[str, type[Attack]] = {}
+        self.datasets: dict[str, type[Dataset]] = {}
+        self.targets: dict[str, type[Target]] = {}
+
+    @classmethod
+    def load(cls, files: Iterable[Path] = ()) -> Registry:
+        """Load every installed plugin, then the given files.
+
+        Raises:
+            BrokenPluginError: A file given by the user cannot be loaded.
+        """
+        registry = cls()
+        for entry in sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e), e.name)):
+            registry.add(entry.name, _distribution(entry), entry.value, entry.load)
+        for path in files:
+            plugin = registry.add(path.stem, str(path), str(path), lambda path=path: _import_file(path))
+            if plugin.error:
+                raise BrokenPluginError(f"plugin file {path}", plugin.error, "fix the file, or leave out -p")
+        return registry
+
+    def add(self, name: str, origin: str, module: str, load: Callable[[], Any]) -> Plugin:
+        """Import one plugin and register what it brings; never raises for the plugin's faults."""
+        plugin = Plugin(name, origin, module)
+        self.plugins.append(plugin)
+        loaded: Any = None
+        try:
+            loaded = load()
+            self.manager.register(loaded, name=f"{origin}:{name}")
+            self._take(plugin, loaded)
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # a plugin may even call sys.exit() while it is imported
+            plugin.error = f"{type(error).__name__}: {error}".strip()
+            plugin.trace = traceback.format_exc()
+            if loaded is not None and self.manager.is_registered(loaded):
+                self.manager.unregister(loaded)
+        return plugin
+
+    def _take(self, plugin: Plugin, module: Any) -> None:
+        """Check and register what one plugin brings: all of it, or nothing."""
+        self.manager.check_pending()  # a misspelt hook of this plugin shows here
+        found: list[tuple[dict[str, Any], str, Any]] = []
+        for hook, base, meta, book in (
+            ("mia_bench_attacks", Attack, Meta, self.attacks),
+            ("mia_bench_datasets", Dataset, DatasetMeta, self.datasets),
+            ("mia_bench_targets", Target, TargetMeta, self.targets),
+        ):
+            own = [h for h in getattr(self.manager.hook, hook).get_hookimpls() if h.plugin is module]
+            for item in (item for implementation in own for item in implementation.function()):
+                if not (isinstance(item, type) and issubclass(item, base)):
+                    raise TypeError(f"{hook} gave {item!r}, not a subclass of {base.__name__}")
+                if not isinstance(getattr(item, "meta", None), meta):
+                    raise TypeError(f"{item.__name__}.meta is not a {meta.__name__}")
+                if abstract := sorted(getattr(item, "__abstractmethods__", ())):
+                    raise TypeError(f"{item.__name__} does not implement {', '.join(abstract)}")
+                name = item.meta.name
+                if name in book or any(b is book and n == name for b, n, _ in found):
+                    raise ValueError(f"the name {name!r} is taken by another plugin")
+                found.append((book, name, item))
+        for book, name, item in found:  # type: ignore[assignment]
+            book[name] = item
+            plugin.provides.append(name)
+
+    @property
+    def broken(self) -> Iterator[Plugin]:
+        return (p for p in self.plugins if p.error)
+
+    def attack(self, name: str) -> type[Attack]:
+        """The attack or control called `name`."""
+        return self._get("attack", self.attacks, name)
+
+    def dataset(self, name: str) -> type[Dataset]:
+        """The dataset called `name`."""
+        return self._get("dataset", self.datasets, name)
+
+    def target(self, name: str) -> type[Target]:
+        """The target or family called `name`."""
+        return self._get("target", self.targets, name)
+
+    def _get(self, what: str, book: dict[str, T], name: str) -> T:
+        if name in book:
+            return book[name]
+        for plugin in self.broken:
+            if name == plugin.name:
+                raise BrokenPluginError(
+                    f"{what} {name!r} cannot be used",
+                    f"plugin {plugin.name} ({plugin.origin}) is broken: {plugin.error}",
+                    "fix or uninstall it; `mia-bench list plugins` shows all",
+                )
+        raise UsageError(f"unknown {what} {name!r}", suggest(name, book), f"`mia-bench list` shows every {what}")
+
+    def run_started(self, event: Any) -> None:
+        self.manager.hook.mia_bench_run_started(event=event)
+
+    def batch_measured(self, event: Any) -> None:
+        self.manager.hook.mia_bench_batch_measured(event=event)
+
+    def run_finished(self, event: Any) -> None:
+        self.manager.hook.mia_bench_run_finished(event=event)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`did you mean …?`, or the known names when none is close."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError("no such file")
+    name = f"mia_bench_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # inspect and pickling look the module up here
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,183 @@
+"""The contract of a target: the model under audit.
+
+A model family supplies four things (`predict`, `posterior`, `tokens`, `text_states`) and its schedule; this class adds
+what attacks call: `encode`, `condition`, `denoiser`. VAE and text encoder run at a fixed row count too, and once per
+image and caption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from mia_bench.attack import Capability
+
+if TYPE_CHECKING:
+    import torch
+
+    from mia_bench.batch import Batch as Batch
+    from mia_bench.diffusion.denoiser import Condition, Denoiser
+    from mia_bench.diffusion.schedule import Schedule
+
+Kind = Literal["pixel", "latent"]
+TEXTS_KEPT = 1024  # text states remembered between batches; about 0.25 MB each for Stable Diffusion
+
+
+class TargetMeta(BaseModel):
+    """What is known about a target, or a family of them, before it is loaded.
+
+    Attributes:
+        name: Name on the command line; families take a path: `name:PATH`.
+        summary: One line.
+        kind: `latent` if the denoiser works on VAE latents, else `pixel`.
+        capabilities: What it can do.
+        pipelines: Class names in a diffusers `model_index.json` that this family loads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    summary: str
+    kind: Kind
+    capabilities: frozenset[Capability]
+    pipelines: frozenset[str] = frozenset()
+    licence: str = ""
+    citation: str = ""
+
+
+class Target(ABC):
+    """Base class of a loaded model.
+
+    Attributes for attacks:
+        schedule: Signal and noise levels (`abar`, `noised`, `jump`).
+        denoiser: Predicts noise over grids.
+        sample_shape: Shape of one denoiser input, `(C, H, W)`.
+        image_size: Side in pixels.
+    """
+
+    meta: ClassVar[TargetMeta]
+    schedule: Schedule
+    denoiser: Denoiser
+    image_size: int
+    sample_shape: tuple[int, ...]
+
+    def __init__(self, argument: str = "") -> None:
+        self.argument = argument
+        self.device, self.dtype = "cpu", "float32"
+        self.latent: Literal["mode", "sample"] = "mode"
+
+    # What a model family supplies -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def load(self) -> None:
+        """Read the weights to `self.device` in `self.dtype`; sets `schedule`, `image_size` and `sample_shape`."""
+
+    @abstractmethod
+    def weights(self) -> Mapping[str, str]:
+        """sha256 of every file that defines the model, by name; readable before `load`."""
+
+    @abstractmethod
+    def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:
+        """The network's own output for `x` `(R, C, H, W)` float32, `t` int64 `(R,)`."""
+
+    def posterior(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Mean and standard deviation of the latents, scaled: `(R, 3, H, W)` in [-1, 1] -> `(R, 2, C, h, w)`."""
+        raise NotImplementedError(f"{self.meta.name} works on pixels")
+
+    def tokens(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids int64 `(N, L)`, truncated and padded."""
+        raise NotImplementedError(f"{self.meta.name} takes no captions")
+
+    def text_states(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Text encoder: `(R, L)` -> states `(R, L, D)`, passed to `predict` as `encoder_hidden_states`."""
+        raise NotImplementedError(f"{self.meta.name} takes no captions")
+
+    # What the harness and attacks call --------------------------------------------------------------------------
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all weights and configuration files."""
+        return hashlib.sha256(json.dumps(dict(self.weights()), sort_keys=True).encode()).hexdigest()[:32]
+
+    def open(
+        self,
+        device: str = "cpu",
+        dtype: str = "float32",
+        rows: int = 32,
+        threads: int = 1,
+        share: bool = True,
+        latent: Literal["mode", "sample"] = "mode",
+    ) -> None:
+        """Load the model and build the counting denoiser.
+
+        Args:
+            device: torch device.
+            dtype: Precision of the networks.
+            rows: Rows per call of every network.
+            threads: Calls at once on a CPU.
+            share: Whether equal queries run once.
+            latent: Posterior `mode` (deterministic) or a `sample` of it.
+        """
+        import torch
+
+        from mia_bench.diffusion.denoiser import Denoiser
+        from mia_bench.diffusion.rows import RowRunner, worker_pool
+
+        self.device, self.dtype, self.latent = device, dtype, latent
+        pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
+        self.load()
+        self.vae_rows, self.text_rows = RowRunner(rows, pool), RowRunner(rows, pool)
+        self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
+        self._texts: OrderedDict[str, Any] = OrderedDict()
+
+    def forget(self) -> None:
+        """Start a new batch: earlier predictions are dropped, recent text states kept."""
+        self.denoiser.forget()
+        while len(self._texts) > TEXTS_KEPT:
+            self._texts.popitem(last=False)
+
+    def encode(self, pixels: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """Images to denoiser inputs.
+
+        Args:
+            pixels: float32 `(B, 3, H, W)` in [-1, 1].
+            noise: Standard normal `(B, C, h, w)` for a posterior sample, or None for its mode.
+
+        Returns:
+            float32 `(B, C, h, w)`; a pixel-space model returns its input.
+        """
+        if self.meta.kind == "pixel":
+            return pixels
+        import torch
+
+        with torch.inference_mode():
+            moments = self.vae_rows(self.posterior, pixels).float()
+            return moments[:, 0] if noise is None else moments[:, 0] + moments[:, 1] * noise
+
+    def condition(self, texts: Sequence[str]) -> Condition:
+        """Text states for one caption per sample; each distinct text is encoded once.
+
+        Args:
+            texts: B captions; the empty string is the null condition.
+        """
+        from mia_bench.diffusion.denoiser import Condition
+
+        if Capability.CAPTION not in self.meta.capabilities:
+            return Condition("", {})
+        import torch
+
+        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
+        if new:
+            with torch.inference_mode():
+                states = self.text_rows(self.text_states, self.tokens(new).to(self.device))
+            self._texts.update(zip(new, states, strict=True))
+        for text in texts:
+            self._texts.move_to_end(text)
+        key = hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
+        return Condition(key, {"encoder_hidden_states": torch.stack([self._texts[t] for t in texts])})

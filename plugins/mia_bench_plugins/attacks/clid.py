@@ -1,0 +1,157 @@
+"""CLiD: conditional likelihood discrepancy (Zhai et al. 2024, arXiv:2405.14800, Eq. 12-16, App. D)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mia_bench import Access, Attack, Capability, Measured, Meta, Params, Scores, hookimpl, scoring
+from mia_bench.diffusion.reduce import power_mean
+from mia_bench.errors import SampleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mia_bench.batch import Batch
+    from mia_bench.target import Target
+
+Reduction = Literal["clip", "importance", "null"]
+RATES = (0.3, 0.5, 0.7)  # shares of words taken away by `importance` (App. D.2)
+ALPHAS = np.linspace(0, 1, 11)
+UNCALIBRATED_ALPHA = 0.9  # what the authors' released COCO scores select
+
+
+def thirds(caption: str) -> list[str]:
+    """First, middle and last third of the characters (App. D.2, simple clipping)."""
+    n = len(caption)
+    return [caption[: n // 3], caption[n // 3 : 2 * n // 3], caption[2 * n // 3 :]]
+
+
+def without_important(caption: str, weights: tuple[float, ...]) -> list[str]:
+    """The caption with its most important 30, 50 and 70 % of words replaced by padding, ties included (App. D.2)."""
+    words, ranked = caption.split(" "), sorted(weights, reverse=True)
+    limits = [ranked[int(rate * len(ranked) - 0.01)] for rate in RATES]
+    return [
+        " ".join("<|endoftext|>" if w >= limit else word for word, w in zip(words, weights, strict=True))
+        for limit in limits
+    ]
+
+
+class CLiD(Attack):
+    """How much worse the model predicts the noise when part of the caption is taken away.
+
+    With l(c) the loss under caption c, averaged over timesteps, D_i = l(c*_i) - l(c) for reduced captions c*_i and
+    L = -l(c), the score is alpha S(mean D) + (1 - alpha) S(L), where S centres at the median and divides by the
+    interquartile range. All captions share timesteps, noise and latents.
+
+    S and alpha are fitted on the calibration set. Without one that holds members and non-members, alpha is 0.9 and S
+    comes from the unlabelled audit scores, so that a score depends on the other samples: tagged `transductive`.
+    """
+
+    meta = Meta(
+        name="clid",
+        summary="rise of the denoising error when the caption is reduced",
+        paper="arXiv:2405.14800",
+        citation="Zhai et al., NeurIPS 2024, Eq. 16",
+        access=Access.LOSS,
+        needs=frozenset({Capability.DENOISE, Capability.CAPTION}),
+        caption="required",
+        orientation="higher is member",
+    )
+
+    class Params(Params):
+        """Parameters.
+
+        Attributes:
+            t: Timesteps, one noise draw each.
+            reduction: `clip` thirds of the characters + null, `importance` the most important words + null (needs
+                word weights from the dataset), `null` the empty caption alone.
+            alpha: Weight of D against L in [0, 1]; fitted on the calibration set if not given.
+        """
+
+        t: tuple[int, ...] = (440, 450, 460)
+        reduction: Reduction = "clip"
+        alpha: float | None = scoring(None, ge=0, le=1)
+
+    presets = {
+        "null": {"reduction": "null"},
+        "importance": {"reduction": "importance"},
+        "clip-script": {"t": (485, 495, 505)},  # what the released clipping script computes
+    }
+
+    def queries(self) -> int:
+        return len(self.params.t) * (2 if self.params.reduction == "null" else 5)
+
+    def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
+        t = self.params.t
+        eps = batch.eps(t)  # (B, T, C, H, W)
+        captions = [batch.condition, *(target.condition(c) for c in self.reduced(batch)), batch.null]
+        predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, captions)
+        return {"losses": power_mean(predicted - eps[:, :, None])}  # (B, T, captions): full, reduced, null
+
+    def reduced(self, batch: Batch) -> list[list[str]]:
+        """The reduced captions but the null one: K lists of B texts."""
+        if self.params.reduction == "null":
+            return []
+        if self.params.reduction == "clip":
+            each = [thirds(caption or "") for caption in batch.captions]
+        else:
+            each = [
+                without_important(caption or "", self._weights(i, caption or "", weights))
+                for i, caption, weights in zip(batch.ids, batch.captions, batch.word_weights, strict=True)
+            ]
+        return [list(texts) for texts in zip(*each, strict=True)]
+
+    @staticmethod
+    def _weights(sample_id: str, caption: str, weights: tuple[float, ...] | None) -> tuple[float, ...]:
+        words = len(caption.split(" "))
+        if weights is None or len(weights) != words:
+            got = "none" if weights is None else str(len(weights))
+            raise SampleError(
+                f"clid@importance on sample {sample_id!r}",
+                f"{words} words in the caption, word weights: {got}",
+                "give one weight per word in the dataset, or run `clid` (clipping) instead",
+            )
+        return weights
+
+    def score(self, measured: Measured, calibration: Measured | None) -> Scores:
+        pool = measured.select(measured.audit) if calibration is None else calibration
+        discrepancy, likelihood = (
+            robust(values, fitted_on)
+            for values, fitted_on in zip(self.terms(measured), self.terms(pool), strict=True)
+        )
+        alpha = self.params.alpha
+        if alpha is None:
+            alpha = UNCALIBRATED_ALPHA if calibration is None else best_alpha(*self.terms(calibration), calibration)
+        return Scores(
+            alpha * discrepancy + (1 - alpha) * likelihood,
+            tags=("transductive",) if calibration is None else (),
+            fitted={"alpha": float(alpha)},
+        )
+
+    @staticmethod
+    def terms(measured: Measured) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """mean_i D_i and L, each `(N,)`."""
+        losses = measured["losses"].mean(axis=1)  # (N, captions)
+        return losses[:, 1:].mean(axis=1) - losses[:, 0], -losses[:, 0]
+
+
+def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(value - median) / interquartile range, both of `fitted_on`."""
+    low, middle, high = np.percentile(fitted_on, [25, 50, 75])
+    return (values - middle) / max(high - low, 1e-12)
+
+
+def best_alpha(discrepancy: NDArray[np.float64], likelihood: NDArray[np.float64], calibration: Measured) -> float:
+    """The alpha in {0, 0.1, ..., 1} with the best AUC on the calibration set; the largest of equals."""
+    from mia_bench.metrics import auc
+
+    assert calibration.member is not None
+    d, l = robust(discrepancy, discrepancy), robust(likelihood, likelihood)
+    return float(max(ALPHAS, key=lambda a: (auc(a * d + (1 - a) * l, calibration.member), a)))
+
+
+@hookimpl
+def mia_bench_attacks() -> list[type[Attack]]:
+    return [CLiD]

@@ -1,0 +1,57 @@
+"""M.C.: the denoising error averaged over three neighbouring timesteps.
+
+This is exactly the term L(x, c) of CLiD (Zhai et al. 2024, arXiv:2405.14800, Eq. 15, §4.1, App. D.1).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench.diffusion.reduce import power_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mia_bench.batch import Batch
+    from mia_bench.target import Target
+
+
+class MonteCarlo(Attack):
+    """A Monte-Carlo estimate of the loss: one independent noise draw at each of several timesteps."""
+
+    meta = Meta(
+        name="mc",
+        summary="denoising error averaged over three timesteps",
+        paper="arXiv:2405.14800",
+        citation="Zhai et al., NeurIPS 2024, Eq. 15",
+        access=Access.LOSS,
+    )
+
+    class Params(Params):
+        """Parameters.
+
+        Attributes:
+            t: Timesteps; {440, 450, 460} on latents. Not defined in pixel space, where ours are {190, 200, 210}.
+        """
+
+        t: tuple[int, ...] = by_kind(pixel=(190, 200, 210), latent=(440, 450, 460), min_length=1)
+
+    def queries(self) -> int:
+        return len(self.params.t)
+
+    def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
+        t = self.params.t
+        eps = batch.eps(t)  # (B, T, C, H, W)
+        predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, batch.condition)
+        return {"losses": power_mean(predicted - eps)}  # (B, T)
+
+    def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
+        scores: NDArray[np.float64] = -measured["losses"].mean(axis=1)
+        return scores
+
+
+@hookimpl
+def mia_bench_attacks() -> list[type[Attack]]:
+    return [MonteCarlo]

@@ -1,0 +1,62 @@
+"""PIA: proximal initialisation (Kong et al. 2024, arXiv:2305.18355, Eq. 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench.diffusion.reduce import power_sum
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mia_bench.batch import Batch
+    from mia_bench.target import Target
+
+
+class PIA(Attack):
+    """Distance between the noise predicted on the clean image and on the image noised with that very prediction.
+
+    Nothing is random: the score does not depend on the seed.
+    """
+
+    meta = Meta(
+        name="pia",
+        summary="consistency of the noise predicted on the clean and on the noised image",
+        paper="arXiv:2305.18355",
+        citation="Kong et al., ICLR 2024, Eq. 9",
+        access=Access.NOISE,
+    )
+
+    class Params(Params):
+        """Parameters.
+
+        Attributes:
+            t: Timestep of the second query; 200 in pixel space, 500 on latents (App. A.1).
+            p: Power of the difference; 4 in the paper, never rooted.
+        """
+
+        t: int = by_kind(pixel=200, latent=500, ge=0, le=999)
+        p: int = Field(4, ge=1, le=16)
+
+    presets = {"p5": {"p": 5}, "t200": {"t": 200}, "t400": {"t": 400}}
+
+    def queries(self) -> int:
+        return 2
+
+    def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
+        t = self.params.t
+        clean = target.denoiser(batch.x0, 0, batch.condition)
+        again = target.denoiser(target.schedule.noised(batch.x0, clean, t), t, batch.condition)
+        return {"distance": power_sum(clean - again, self.params.p)}
+
+    def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
+        return -measured["distance"]
+
+
+@hookimpl
+def mia_bench_attacks() -> list[type[Attack]]:
+    return [PIA]
