@@ -150,6 +150,15 @@ def test_the_method_follows_the_data() -> None:
     assert auc_interval(*binormal(np.random.default_rng(0), 10, 500, 0.6)).method == "delong-logit"
 
 
+def test_the_order_of_the_samples_does_not_change_a_bit() -> None:
+    rng = np.random.default_rng(3)
+    scores, member = binormal(rng, 7, 900, 0.7)  # sizes at which a sum in another order does round apart
+    first = auc_interval(scores, member)
+    for _ in range(20):
+        order = rng.permutation(member.size)
+        assert auc_interval(scores[order], member[order]) == first
+
+
 @pytest.mark.parametrize("kind", ["members", "non-members"])
 def test_one_class_is_undefined_with_a_reason(kind: str) -> None:
     member = np.full(12, kind == "members")

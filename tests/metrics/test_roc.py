@@ -147,6 +147,7 @@ def test_best_threshold_lies_midway_and_says_nothing_at_chance() -> None:
     assert best_threshold([1.0, 1.0], [True, False]) == math.inf
     assert best_threshold([0.0, 1.0], [True, False]) == math.inf  # the wrong way round
     assert best_threshold([-1.7e308, 1.7e308], [False, True]) == 0
+    assert best_threshold([1.5e308, 1.7e308], [False, True]) == pytest.approx(1.6e308)
     assert best_threshold([-math.inf, 3.0], [False, True]) == 3
     assert best_threshold([1.0, np.nextafter(1.0, 2)], [False, True]) == np.nextafter(1.0, 2)
 
