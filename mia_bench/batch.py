@@ -63,6 +63,19 @@ class Batch:
         """The empty caption for every sample."""
         return self.target.condition([""] * len(self))
 
+    def single(self, index: int) -> Batch:
+        """A batch of one sample of this batch."""
+        i = slice(index, index + 1)
+        return Batch(
+            self.ids[i],
+            self.captions[i],
+            self.images[i],
+            self.pixels[i],
+            self.target,
+            self.noise,
+            self.word_weights[i],
+        )
+
     def encode(self, pixels: torch.Tensor, view: str = "") -> Keyed:
         """Encode images of this batch; once per view, whichever attack asks.
 
@@ -94,7 +107,7 @@ class Batch:
             names = [f"{quantity}[{salt},{s},{draw}]" for s in ts]
             return keyed(arrays[:, 0], names[0]) if isinstance(t, int | np.integer) else keyed(arrays, names)
 
-        return self._once((quantity, salt, draw, t if isinstance(t, int) else tuple(ts)), make)
+        return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)
 
     def _draw(self, one: Callable[[str], np.ndarray]) -> torch.Tensor:
         stacked = np.stack([one(i) for i in self.ids])

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_PIXELS = 100_000_000  # beyond this a file is taken for a decompression bomb
+MAX_ASPECT = 50  # beyond this the short side cannot be brought to a model's resolution within bounded memory
 MIN_SIDE = 8  # smaller than one VAE cell: nothing of the image would be left
+
+# Pillow decodes these by itself; others run programs (EPS), or are never photographs.
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 
 def read_image(source: Path | Callable[[], Image], name: str) -> Image:
@@ -27,35 +31,53 @@ def read_image(source: Path | Callable[[], Image], name: str) -> Image:
         name: Sample id, for the message.
 
     Raises:
-        SampleError: Missing, damaged, truncated, too small (side under 8 px) or too large (over 100 Mpx).
+        SampleError: Missing, damaged, truncated, no image, too small (side under 8 px), too large (over 100 Mpx) or
+            too long (one side over 50 times the other).
     """
+    what = f"image of sample {name!r}" + ("" if callable(source) else f" ({source})")
     try:
-        image = source() if callable(source) else _open(source)
+        image = to_rgb(source()) if callable(source) else _open(source)
+        _check_shape(*image.size)
     except SampleError:
         raise
     except Exception as error:  # Pillow raises many kinds; each one means this image cannot be used
-        where = "" if callable(source) else f" ({source})"
-        reason = str(error).replace("\n", " ") or type(error).__name__
-        raise SampleError(f"image of sample {name!r}{where}", reason, "replace or remove the file") from error
-    if min(image.size) < MIN_SIDE:
-        width, height = image.size
-        raise SampleError(
-            f"image of sample {name!r}",
-            f"{width}x{height} px is too small (shorter side under {MIN_SIDE} px)",
-            "replace or remove it",
-        )
+        reason = _reason(error)
+        raise SampleError(what, reason, "replace or remove it") from error
     return image
+
+
+def _reason(error: Exception) -> str:
+    """The cause in one line; the message already names the file."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).replace("\n", " ") or type(error).__name__
+
+
+def _check_shape(width: int, height: int) -> None:
+    short, long = sorted((width, height))
+    if short < MIN_SIDE:
+        raise ValueError(f"{width}x{height} px is too small (shorter side under {MIN_SIDE} px)")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} px is more than {MAX_PIXELS:,} pixels")
+    if long > MAX_ASPECT * short:
+        raise ValueError(f"{width}x{height} px is too long (one side over {MAX_ASPECT} times the other)")
 
 
 def _open(path: Path) -> Image:
     from PIL import Image as pil
     from PIL import ImageOps
 
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")  # reading a pipe or a device would never end
+    pil.init()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pil.DecompressionBombWarning)
-        with pil.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{file.width}x{file.height} px is more than {MAX_PIXELS:,} pixels")
+        warnings.simplefilter("ignore")  # of Pillow, on size (checked here) and on odd metadata
+        with pil.open(path, formats=[f for f in FORMATS if f in pil.OPEN]) as file:
+            _check_shape(*file.size)
             file.load()
             return to_rgb(ImageOps.exif_transpose(file))
 
@@ -67,6 +89,8 @@ def to_rgb(image: Image) -> Image:
 
     if image.mode.startswith("I") or image.mode == "F":
         values: Any = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are not numbers")
         if image.mode == "F":
             values = values * (255.0 if values.max(initial=0.0) <= 1.0 else 1.0)
         else:
@@ -82,16 +106,16 @@ def to_rgb(image: Image) -> Image:
 def to_pixels(image: Image, size: int) -> Any:
     """Resize the short side to `size` (bilinear), crop the centre: float32 `(3, size, size)` in [-1, 1].
 
-    This is the preprocessing that SecMI, PIA and CLiD share for Stable Diffusion. An image that already has the
-    right size is not resampled.
+    This is the preprocessing that SecMI, PIA and CLiD share for Stable Diffusion, rounded as torchvision's `Resize`
+    and `CenterCrop` round. An image that already has the right size is not resampled.
     """
     import numpy as np
     from PIL import Image as pil
 
     if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
+        short = min(image.size)
+        width, height = (size * side // short for side in image.size)
         image = image.resize((width, height), pil.Resampling.BILINEAR)
-        left, top = (width - size) // 2, (height - size) // 2
+        left, top = round((width - size) / 2), round((height - size) / 2)
         image = image.crop((left, top, left + size, top + size))
     return (np.asarray(image, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)).transpose(2, 0, 1)

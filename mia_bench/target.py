@@ -12,6 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mia_bench.diffusion.schedule import Schedule
 
 Kind = Literal["pixel", "latent"]
+ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents, at most 32 rows
 TEXTS_KEPT = 1024  # text states remembered between batches; about 0.25 MB each for Stable Diffusion
 
 
@@ -109,7 +111,7 @@ class Target(ABC):
         self,
         device: str = "cpu",
         dtype: str = "float32",
-        rows: int = 32,
+        rows: int | None = None,
         threads: int = 1,
         share: bool = True,
         latent: Literal["mode", "sample"] = "mode",
@@ -119,7 +121,7 @@ class Target(ABC):
         Args:
             device: torch device.
             dtype: Precision of the networks.
-            rows: Rows per call of every network.
+            rows: Rows per call of every network; by the size of one input if not given.
             threads: Calls at once on a CPU.
             share: Whether equal queries run once.
             latent: Posterior `mode` (deterministic) or a `sample` of it.
@@ -131,7 +133,10 @@ class Target(ABC):
 
         self.device, self.dtype, self.latent = device, dtype, latent
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
+        # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.load()
+        rows = rows or max(1, min(32, ROW_ELEMENTS // prod(self.sample_shape)))
         self.vae_rows, self.text_rows = RowRunner(rows, pool), RowRunner(rows, pool)
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
@@ -179,5 +184,5 @@ class Target(ABC):
             self._texts.update(zip(new, states, strict=True))
         for text in texts:
             self._texts.move_to_end(text)
-        key = hashlib.sha256("\x1f".join(texts).encode()).hexdigest()[:16]
+        key = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
         return Condition(key, {"encoder_hidden_states": torch.stack([self._texts[t] for t in texts])})

@@ -1,0 +1,93 @@
+"""The `mia-bench` command: one file per subcommand, loaded when called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from mia_bench.errors import ExitStatus, MiaBenchError
+
+COMMANDS = {
+    "run": "Run attacks on a dataset and a target, and print the table.",
+    "list": "List attacks, datasets, targets and plugins.",
+    "describe": "Describe one attack, dataset or target.",
+    "score": "Score a run again from its stored measurements.",
+    "report": "Print the table of a finished run.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand only when it is called, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"mia_bench.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from mia_bench.plugins import suggest
+
+            raise click.UsageError(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mia-bench")
+def group() -> None:
+    """Was this image used to train this diffusion model? Every published attack, one harness, one table.
+
+    Exit status: 0 fine, 1 a metric regressed, 2 usage, 3 data or weights unavailable, 4 a selected plugin is broken,
+    5 nothing selected, run or compared, 70 internal error, 130 interrupted (run again to resume).
+    """
+
+
+def main() -> None:
+    """Entry point: turns errors into messages and exit statuses."""
+    # Weights come from where the user says; nothing is looked up on the network behind their back.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        status = group.main(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else ExitStatus.OK)
+    except click.exceptions.Abort:
+        _fail("interrupted", status=ExitStatus.INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitStatus.USAGE)
+    except MiaBenchError as error:
+        _fail(error.what, error.why, error.fix, error.status)
+    except KeyboardInterrupt:
+        _fail("interrupted", status=ExitStatus.INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.OK)
+    except Exception as error:
+        if os.environ.get("MIA_BENCH_DEBUG"):
+            raise
+        _fail(
+            f"internal error: {type(error).__name__}",
+            str(error),
+            "set MIA_BENCH_DEBUG=1 for the traceback and report it",
+            ExitStatus.INTERNAL,
+        )
+
+
+def _fail(what: str, why: str = "", fix: str = "", status: ExitStatus = ExitStatus.USAGE) -> None:
+    from mia_bench.report.text import printable
+
+    click.echo(f"error: {printable(what)}" + (f": {printable(why)}" if why else ""), err=True)
+    if fix:
+        click.echo(f"  fix: {printable(fix)}", err=True)
+    sys.exit(status)

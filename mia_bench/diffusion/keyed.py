@@ -26,11 +26,13 @@ class Keyed(torch.Tensor):
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
+        name, options = getattr(func, "__name__", ""), kwargs or {}
+        in_place = name.endswith("_") and not name.endswith("__")
+        in_place |= name in ("__setitem__", "__set__") or bool(options.get("inplace"))
+        if in_place or isinstance(options.get("out"), Keyed):
             raise RuntimeError(f"{name} would change a shared tensor in place; use a copy")
         with torch._C.DisableTorchFunctionSubclass():
-            return func(*args, **(kwargs or {}))
+            return func(*args, **options)
 
 
 def keyed(tensor: torch.Tensor, keys: Any) -> Keyed:

@@ -78,7 +78,8 @@ class RowRunner:
 
 
 def _chunk(x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
-    part = x[start : start + rows]
+    # Contiguous, because padding changes the memory layout of channels-last inputs and a layout has its own rounding.
+    part = x[start : start + rows].contiguous()
     missing = rows - part.shape[0]
     return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 

@@ -1,0 +1,26 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+plugin_files: Any = click.option(
+    "-p",
+    "--plugin",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="Load a plugin from a file. Repeatable.",
+)
+as_json: Any = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+attack_options: Any = click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="ATTACK.PARAMETER=VALUE",
+    help="Set a parameter, e.g. -o clid.alpha=0.9. Repeatable.",
+)

@@ -1,0 +1,64 @@
+"""`mia-bench run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mia_bench.cli.options import as_json, attack_options, plugin_files
+
+
+@click.command(name="run")
+@click.option("--attacks", default="all", show_default=True, metavar="all|NAME[@PRESET],...|GLOB", help="Which attacks.")
+@click.option("-k", "keyword", metavar="EXPR", help="Keep attacks that match words, and, or, not.")
+@click.option("--dataset", default="fluent-emoji", show_default=True, metavar="NAME[:ARG]", help="Samples to audit.")
+@click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
+@click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
+@click.option("--latent", type=click.Choice(["mode", "sample"]), default="mode", show_default=True, help="VAE posterior.")
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Rows per network call.  [default: by model]")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Network calls at once on a CPU.  [default: cores]")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples per batch and shard.  [default: rows x threads]")
+@click.option("--no-share", is_flag=True, help="Run equal queries again instead of sharing them.")
+@click.option("--independent-noise", is_flag=True, help="Draw other noise for each attack.")
+@click.option("--noise", type=click.Path(path_type=Path), metavar="FILE.npz", help="Replay recorded noise.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder; resumed if it exists.  [default: runs/...]")
+@click.option("-x", "--exitfirst", "fail_fast", is_flag=True, help="Stop at the first failing attack or sample.")
+@click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
+@attack_options
+@plugin_files
+@as_json
+def command(
+    files: tuple[Path, ...],
+    options: tuple[str, ...],
+    collect_only: bool,
+    as_json: bool,
+    no_share: bool,
+    **given: Any,
+) -> int:
+    """Run attacks on a dataset and a target, and print the table.
+
+    Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
+    """
+    from mia_bench.engine.run import RunOptions, prepare, run
+    from mia_bench.engine.select import parse_options
+    from mia_bench.plugins import Registry
+
+    registry = Registry.load(files)
+    wanted = RunOptions(share=not no_share, options=parse_options(options), **given)
+    if collect_only:
+        from mia_bench.report.collect import show_plan
+
+        show_plan(prepare(registry, wanted), as_json)
+        return 0
+    from mia_bench.report.progress import reporter
+    from mia_bench.report.table import exit_status, show_result
+
+    with reporter(registry, quiet=as_json) as progress:
+        result = run(registry, wanted)
+    show_result(result, as_json, progress.folder)
+    return exit_status(result)

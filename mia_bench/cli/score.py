@@ -1,0 +1,29 @@
+"""`mia-bench score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mia_bench.cli.options import as_json, attack_options, plugin_files
+
+
+@click.command(name="score")
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@attack_options
+@plugin_files
+@as_json
+def command(folder: Path, options: tuple[str, ...], files: tuple[Path, ...], as_json: bool) -> int:
+    """Score a run again from its stored measurements; no target, no GPU.
+
+    Parameters that only scoring reads may be changed, e.g. -o clid.alpha=0.5.
+    """
+    from mia_bench.engine.run import rescore
+    from mia_bench.engine.select import parse_options
+    from mia_bench.plugins import Registry
+    from mia_bench.report.table import exit_status, show_result
+
+    result = rescore(Registry.load(files), folder, parse_options(options))
+    show_result(result, as_json, str(folder))
+    return exit_status(result)

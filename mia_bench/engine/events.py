@@ -1,0 +1,35 @@
+"""What reporters are told while a run goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Attributes: labels measured, samples to do and already stored, batches to do."""
+
+    labels: tuple[str, ...]
+    pending: int
+    stored: int
+    batches: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class BatchMeasured:
+    """Attributes: batches done, samples done and to do in this session, seconds of this batch."""
+
+    batch: int
+    batches: int
+    done: int
+    pending: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """Attributes: samples measured in this session and its seconds."""
+
+    done: int
+    seconds: float

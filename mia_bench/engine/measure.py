@@ -1,0 +1,262 @@
+"""The expensive half: batches of samples through the target, one shard for each batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mia_bench.attack import Attack
+from mia_bench.dataset import Sample
+from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
+from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
+from mia_bench.engine.plan import Plan, PlannedAttack
+from mia_bench.errors import SampleError
+from mia_bench.plugins import Registry
+from mia_bench.store import Store
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from mia_bench.batch import Batch
+    from mia_bench.target import Target
+
+Measurement = dict[str, NDArray[np.float64]]
+
+
+@dataclass
+class Outcome:
+    """What went wrong while measuring, without stopping the rest.
+
+    Attributes:
+        samples: (sample id, label or None for all attacks) -> reason.
+        attacks: label -> the exception that ended it for this run.
+    """
+
+    samples: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    attacks: dict[str, Exception] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Samples that lack the same measurements."""
+
+    attacks: tuple[PlannedAttack, ...]
+    samples: tuple[Sample, ...]
+
+
+def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Work]:
+    """What is not in the store yet, grouped by the attacks that lack it.
+
+    Attacks with one identity (presets that differ only in scoring) are measured once, under the first's label.
+    """
+    first: dict[str, PlannedAttack] = {}
+    for attack in plan.attacks:
+        first.setdefault(attack.fingerprint, attack)
+    done = store.done(first)
+    groups: dict[tuple[str, ...], list[Sample]] = {}
+    for sample_id, digest, captioned in zip(
+        plan.samples.id, plan.samples.digest, plan.samples.captioned, strict=True
+    ):
+        lacking = tuple(
+            fingerprint
+            for fingerprint, attack in first.items()
+            if (sample_id, digest) not in done[fingerprint] and (captioned or not attack.caption_required)
+        )
+        if lacking:
+            groups.setdefault(lacking, []).append(samples[sample_id])
+    return [Work(tuple(first[f] for f in lacking), tuple(group)) for lacking, group in groups.items()]
+
+
+class Measurer:
+    """Measures batches and stores them.
+
+    Args:
+        plan: What to do.
+        attacks: label -> attack instance.
+        target: Loaded target.
+        noise: Where noise comes from.
+        store: Where shards go; locked by the caller.
+        registry: Told about progress.
+        environment: Recorded with each shard.
+        fail_fast: Let the first fault end the run (`-x`).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        attacks: Mapping[str, Attack],
+        target: Target,
+        noise: NoiseSource,
+        store: Store,
+        registry: Registry,
+        environment: Mapping[str, Any],
+        fail_fast: bool = False,
+    ) -> None:
+        self.plan, self.attacks, self.target, self.noise = plan, attacks, target, noise
+        self.store, self.registry, self.environment = store, registry, environment
+        self.fail_fast, self.outcome = fail_fast, Outcome()
+
+    def run(self, work: Sequence[Work], batch_size: int) -> Outcome:
+        """Measure everything pending, batch by batch."""
+        batches = [
+            (group.attacks, group.samples[i : i + batch_size])
+            for group in work
+            for i in range(0, len(group.samples), batch_size)
+        ]
+        total, done, began = sum(len(s) for _, s in batches), 0, time.perf_counter()
+        labels = tuple(dict.fromkeys(a.label for attacks, _ in batches for a in attacks))
+        stored = len(self.plan.samples.id) - total
+        self.registry.run_started(RunStarted(labels, total, stored, len(batches), str(self.store.folder)))
+        for number, (planned, samples) in enumerate(batches, 1):
+            start = time.perf_counter()
+            self._batch([a for a in planned if a.label not in self.outcome.attacks], samples)
+            done += len(samples)
+            seconds = time.perf_counter() - start
+            self.registry.batch_measured(BatchMeasured(number, len(batches), done, total, seconds))
+        self.registry.run_finished(RunFinished(done, time.perf_counter() - began))
+        return self.outcome
+
+    def _batch(self, planned: Sequence[PlannedAttack], samples: Sequence[Sample]) -> None:
+        """One batch, all attacks, one shard."""
+        clock = _Clock()
+        denoiser = self.target.denoiser
+        networks = (denoiser.rows, self.target.vae_rows, self.target.text_rows)
+        before = [(r.done, r.padding, r.seconds) for r in networks]
+        asked, backward = denoiser.asked.copy(), denoiser.backward.copy()
+        samples, images = self._open(samples)
+        if not samples:
+            return
+        batch = self._make_batch(samples, images)
+        clock.lap("load")
+        found = {a.fingerprint: m for a in planned if not a.control and (m := self._measure(a, batch))}
+        arrays = {fp: self._checked(fp, terms, batch) for fp, terms in found.items()}  # leaves the device here
+        clock.lap("measure")
+        for attack in planned:
+            if attack.control and (measured := self._measure(attack, batch)):
+                arrays[attack.fingerprint] = self._checked(attack.fingerprint, measured, batch)
+        clock.lap("controls")
+        spent = [
+            {"rows": r.done - b[0], "padding": r.padding - b[1], "seconds": r.seconds - b[2]}
+            for r, b in zip(networks, before, strict=True)
+        ]
+        provenance = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "samples": len(samples),
+            "rows": denoiser.rows.rows,
+            "seconds": clock.seconds,
+            "networks": dict(zip(("denoiser", "vae", "text"), spent, strict=True)),
+            "asked": {a.fingerprint: (denoiser.asked - asked)[a.label] for a in planned},
+            "backward": {a.fingerprint: (denoiser.backward - backward)[a.label] for a in planned},
+            "environment": self.environment,
+        }
+        if arrays:
+            self.store.add([s.id for s in samples], [s.digest for s in samples], arrays, provenance)
+
+    def _open(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Image]]:
+        """Decode the images; those that cannot be decoded are left out."""
+        opened: list[tuple[Sample, Image]] = []
+        for sample in samples:
+            try:
+                opened.append((sample, sample.open()))
+            except SampleError as error:
+                self._fail_sample(sample.id, None, error)
+        return [s for s, _ in opened], [i for _, i in opened]
+
+    def _make_batch(self, samples: Sequence[Sample], images: Sequence[Image]) -> Batch:
+        import torch
+
+        from mia_bench.batch import Batch
+        from mia_bench.images import to_pixels
+
+        self.target.forget()
+        pixels = np.stack([to_pixels(image, self.target.image_size) for image in images])
+        return Batch(
+            [s.id for s in samples],
+            [s.caption for s in samples],
+            images,
+            torch.from_numpy(pixels).to(self.target.device),
+            self.target,
+            self.noise,
+            [s.word_weights for s in samples],
+        )
+
+    def _measure(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
+        """One attack on one batch; empty if it failed."""
+        import torch
+
+        attack = self.attacks[planned.label]
+        noise = batch.noise
+        if self.plan.independent_noise and not planned.control:
+            batch.noise = SaltedNoise(self.noise, planned.label)
+        try:
+            with self.target.denoiser.asked_by(planned.label), torch.no_grad():
+                return attack.measure(batch, self.target)
+        except SampleError as error:
+            if len(batch) > 1:  # find the sample, and measure the others one by one
+                return _stack([self._measure(planned, batch.single(i)) for i in range(len(batch))])
+            self._fail_sample(batch.ids[0], planned.label, error)
+        except Exception as error:  # a fault of this attack must not cost the others their work
+            if self.fail_fast:
+                raise
+            self.outcome.attacks[planned.label] = error
+        finally:
+            batch.noise = noise
+        return {}
+
+    def _checked(self, fingerprint: str, terms: Mapping[str, Any], batch: Batch) -> Measurement:
+        """To float64 on the host; samples with a value that is not finite are set to NaN in every term."""
+        label = next(a.label for a in self.plan.attacks if a.fingerprint == fingerprint)
+        arrays: Measurement = {}
+        for name, values in terms.items():
+            array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+            if array.shape[:1] != (len(batch),):
+                error = ValueError(f"measure returned {name!r} of shape {array.shape} for {len(batch)} samples")
+                if self.fail_fast:
+                    raise error
+                self.outcome.attacks[label] = error
+                return {}
+            arrays[name] = array
+        finite = np.ones(len(batch), dtype=bool)
+        for array in arrays.values():
+            finite &= np.isfinite(array).reshape(len(batch), -1).all(axis=1)
+        for row in np.flatnonzero(~finite):
+            if (batch.ids[row], label) not in self.outcome.samples:
+                self._fail_sample(
+                    batch.ids[row],
+                    label,
+                    SampleError(f"{label} on sample {batch.ids[row]!r}", "the target's output is not finite"),
+                )
+            for array in arrays.values():
+                array[row] = np.nan
+        return arrays
+
+    def _fail_sample(self, sample_id: str, label: str | None, error: SampleError) -> None:
+        if self.fail_fast:
+            raise error
+        self.outcome.samples[sample_id, label] = error.why or error.what
+
+
+def _stack(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
+    """Measurements of single samples to one of the batch, NaN where one failed."""
+    done = [{n: np.asarray(v, dtype=np.float64) for n, v in p.items()} for p in parts]
+    like = next((p for p in done if p), {})
+    blank = {name: np.full_like(values, np.nan) for name, values in like.items()}
+    return {name: np.concatenate([(p or blank)[name] for p in done]) for name in like}
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now, self.last, self.seconds = now, now(), dict[str, float]()
+
+    def lap(self, stage: str) -> None:
+        now = self.now()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now

@@ -1,0 +1,247 @@
+"""What a run will do, decided before anything heavy is loaded: samples, attacks with resolved parameters, identities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from mia_bench.attack import Attack, Capability
+from mia_bench.dataset import Dataset, Sample
+from mia_bench.engine.select import Selected
+from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.plugins import Registry
+from mia_bench.target import Target
+
+PLAN_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlannedAttack(_Record):
+    """One row of the table to be."""
+
+    label: str
+    name: str
+    control: bool
+    params: dict[str, Any]
+    queries: int
+    caption_required: bool
+    fingerprint: str  # identity of its measurements
+
+
+class Skipped(_Record):
+    """An attack that cannot run here, and why."""
+
+    label: str
+    reason: str
+
+
+class SampleTable(_Record):
+    """The samples, column by column, in the order they are taken."""
+
+    id: tuple[str, ...]
+    digest: tuple[str, ...]
+    split: tuple[Literal["audit", "calibration"], ...]
+    member: tuple[bool | None, ...]
+    group: tuple[str, ...]
+    captioned: tuple[bool, ...]
+
+    @property
+    def audit(self) -> NDArray[np.bool_]:
+        return np.array([s == "audit" for s in self.split], dtype=bool)
+
+    @property
+    def labelled(self) -> NDArray[np.bool_]:
+        return np.array([m is not None for m in self.member], dtype=bool)
+
+    @property
+    def is_member(self) -> NDArray[np.bool_]:
+        return np.array([m is True for m in self.member], dtype=bool)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return list(zip(self.id, self.digest, strict=True))
+
+    @property
+    def digest_of_all(self) -> str:
+        """Hash of the sample list; belongs to the result."""
+        return hashlib.sha256(json.dumps([self.pairs, self.split, self.member]).encode()).hexdigest()[:32]
+
+
+class Plan(_Record):
+    """Everything that decides a run's numbers; the manifest `run.json` holds this and nothing else."""
+
+    schema_version: int = PLAN_VERSION
+    dataset: str
+    dataset_revision: str
+    target: str
+    target_kind: Literal["pixel", "latent"]
+    target_fingerprint: str
+    uses_captions: bool
+    seed: int
+    noise: str
+    dtype: str
+    latent: Literal["mode", "sample"]
+    independent_noise: bool
+    calibration: str | None  # why there is no usable calibration set, or None
+    attacks: tuple[PlannedAttack, ...]
+    skipped: tuple[Skipped, ...]
+    samples: SampleTable
+
+
+def open_dataset(registry: Registry, spec: str) -> Dataset:
+    """`name` or `name:argument` to a dataset."""
+    name, _, argument = spec.partition(":")
+    return registry.dataset(name)(argument)
+
+
+def open_target(registry: Registry, spec: str) -> Target:
+    """`name`, `family:PATH`, or the path of a diffusers pipeline folder, to a target (not yet loaded).
+
+    Raises:
+        UsageError: Unknown name, or no family loads this kind of pipeline.
+        UnavailableError: The path is no pipeline folder.
+    """
+    name, _, argument = spec.partition(":")
+    if name in registry.targets:
+        return registry.target(name)(argument)
+    if not Path(spec).exists():
+        if "/" in spec or spec.startswith("."):
+            raise UnavailableError(f"target {spec}", "no such folder", "give the folder that holds model_index.json")
+        return registry.target(name)(argument)  # raises, with suggestions
+    from mia_bench.diffusion.folder import read_json
+
+    pipeline = str(read_json(Path(spec) / "model_index.json").get("_class_name"))
+    for cls in registry.targets.values():
+        if pipeline in cls.meta.pipelines:
+            return cls(spec)
+    known = sorted(p for cls in registry.targets.values() for p in cls.meta.pipelines)
+    raise UsageError(f"target {spec}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}")
+
+
+def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """Samples in the order of their id's hash, at most `limit` of each class in each split."""
+    taken: list[Sample] = []
+    counts: dict[object, int] = {}
+    for sample in sorted(samples, key=lambda s: s.order):
+        kind = (sample.split, sample.member)
+        counts[kind] = counts.get(kind, 0) + 1
+        if limit is None or counts[kind] <= limit:
+            taken.append(sample)
+    ids = [s.id for s in taken]
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise UnavailableError(f"dataset sample {twice!r}", "the id occurs twice", "give every sample its own id")
+    return taken
+
+
+def make_plan(
+    *,
+    dataset: Dataset,
+    dataset_spec: str,
+    target: Target,
+    target_spec: str,
+    samples: Sequence[Sample],
+    selected: Sequence[Selected],
+    seed: int,
+    noise: str,
+    dtype: str,
+    latent: Literal["mode", "sample"],
+    independent_noise: bool = False,
+) -> Plan:
+    """Decide what runs on what.
+
+    Raises:
+        NothingError: No sample or no attack is left.
+        UsageError: An attack asked for by name cannot run on this target or dataset.
+    """
+    usable = _calibration_gap(samples)
+    # A calibration split without both classes cannot calibrate anything, so it is not measured either.
+    samples = [s for s in samples if s.split == "audit" or usable is None]
+    if not any(s.split == "audit" for s in samples):
+        raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
+    attacks, skipped = [], []
+    for one in selected:
+        reason = _cannot_run(one, target, samples)
+        if reason and one.named:
+            raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
+        if reason:
+            skipped.append(Skipped(label=one.label, reason=reason))
+            continue
+        params = one.params.resolved(target.meta.kind)
+        salt = one.label if independent_noise and not one.control else ""
+        made_by = [] if one.control else [target.fingerprint, noise, dtype, latent, salt]
+        attacks.append(
+            PlannedAttack(
+                label=one.label,
+                name=one.cls.meta.name,
+                control=one.control,
+                params=params.model_dump(mode="json"),
+                queries=one.cls(params).queries(),
+                caption_required=one.cls.meta.caption == "required",
+                fingerprint=identity(one.cls, params, made_by),
+            )
+        )
+    if not any(not a.control for a in attacks):
+        why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
+        raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
+    captions = Capability.CAPTION in target.meta.capabilities and any(s.caption for s in samples)
+    return Plan(
+        dataset=dataset_spec,
+        dataset_revision=dataset.meta.revision,
+        target=target_spec,
+        target_kind=target.meta.kind,
+        target_fingerprint=target.fingerprint,
+        uses_captions=captions,
+        seed=seed,
+        noise=noise,
+        dtype=dtype,
+        latent=latent,
+        independent_noise=independent_noise,
+        calibration=usable,
+        attacks=tuple(attacks),
+        skipped=tuple(skipped),
+        samples=SampleTable(
+            id=tuple(s.id for s in samples),
+            digest=tuple(s.digest for s in samples),
+            split=tuple(s.split for s in samples),
+            member=tuple(s.member for s in samples),
+            group=tuple(s.group or s.id for s in samples),
+            captioned=tuple(bool(s.caption) for s in samples),
+        ),
+    )
+
+
+def identity(cls: type[Attack], params: Any, made_by: Sequence[str]) -> str:
+    """Identity of a measurement: it may be reused exactly where this is equal (and the sample's hash)."""
+    source = hashlib.sha256(cls.source().encode()).hexdigest()
+    parts = [cls.meta.name, cls.meta.version, source, params.measuring(), list(made_by)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _calibration_gap(samples: Sequence[Sample]) -> str | None:
+    """Why the calibration split cannot be used, or None if it holds members and non-members."""
+    labels = {s.member for s in samples if s.split == "calibration"} - {None}
+    if not labels:
+        return "the dataset has no labelled calibration set"
+    missing = {True: "members", False: "non-members"}
+    gap = [missing[m] for m in (True, False) if m not in labels]
+    return f"the calibration set holds no {gap[0]}" if gap else None
+
+
+def _cannot_run(one: Selected, target: Target, samples: Sequence[Sample]) -> str | None:
+    lacking = sorted(one.cls.meta.needs - target.meta.capabilities)
+    if lacking:
+        return f"target {target.meta.name} lacks {', '.join(lacking)}"
+    if one.cls.meta.caption == "required" and not any(s.caption for s in samples):
+        return "it needs captions and no sample has one"
+    return None

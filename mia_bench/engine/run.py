@@ -1,0 +1,222 @@
+"""One run from options to a result: plan, measure what is missing, score."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mia_bench.attack import Attack
+from mia_bench.dataset import Sample
+from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
+from mia_bench.engine.plan import Plan, make_plan, open_dataset, open_target, take
+from mia_bench.engine.select import Options, make_params, select
+from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.plugins import Registry
+from mia_bench.result import Result
+from mia_bench.store import Store
+from mia_bench.target import Target
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user can choose; the defaults run everything on the embedded benchmark."""
+
+    attacks: str = "all"
+    keyword: str | None = None
+    dataset: str = "fluent-emoji"
+    target: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    device: str | None = None
+    dtype: str = "float32"
+    latent: Literal["mode", "sample"] = "mode"
+    rows: int | None = None
+    threads: int | None = None
+    batch: int | None = None
+    share: bool = True
+    independent_noise: bool = False
+    noise: Path | None = None
+    out: Path | None = None
+    fail_fast: bool = False
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A planned run, nothing heavy loaded yet."""
+
+    plan: Plan
+    samples: Mapping[str, Sample]
+    target: Target
+    noise: NoiseSource
+    attacks: Mapping[str, Attack]
+    store: Store
+
+
+def prepare(registry: Registry, options: RunOptions) -> Prepared:
+    """Resolve names, samples and parameters; reads files but loads no model.
+
+    Raises:
+        MiaBenchError: Anything the user asked for does not exist or fit.
+    """
+    selected = select(registry, options.attacks, options.keyword, options.options)
+    dataset = open_dataset(registry, options.dataset)
+    spec = options.target or next(iter(dataset.meta.targets), None)
+    if spec is None:
+        raise UsageError(f"dataset {options.dataset}", "it names no target", "add --target NAME or --target PATH")
+    target = open_target(registry, spec)
+    samples = take(dataset.samples(), options.limit)
+    noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
+    plan = make_plan(
+        dataset=dataset,
+        dataset_spec=options.dataset,
+        target=target,
+        target_spec=spec,
+        samples=samples,
+        selected=selected,
+        seed=options.seed,
+        noise=noise.identity,
+        dtype=options.dtype,
+        latent=options.latent,
+        independent_noise=options.independent_noise,
+    )
+    store = Store(options.out or default_folder(options.dataset, spec, options.seed))
+    return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store)
+
+
+def run(registry: Registry, options: RunOptions) -> Result:
+    """Measure what the run folder does not hold yet, then score everything.
+
+    Raises:
+        MiaBenchError: The run cannot start or go on; what was measured stays in the folder.
+    """
+    prepared = prepare(registry, options)
+    with prepared.store.locked():
+        from mia_bench.engine.measure import Measurer, pending
+        from mia_bench.engine.score import score_run
+
+        prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
+        work = pending(prepared.plan, prepared.samples, prepared.store)
+        outcome = None
+        if work:
+            from mia_bench.engine.provenance import environment
+
+            device = open_device(options.device)
+            threads = options.threads or len(os.sched_getaffinity(0))
+            prepared.target.open(
+                device=device,
+                dtype=options.dtype,
+                rows=options.rows,
+                threads=threads,
+                share=options.share,
+                latent=options.latent,
+            )
+            at_once = prepared.target.denoiser.rows.rows * (threads if device == "cpu" else 1)
+            measurer = Measurer(
+                prepared.plan,
+                prepared.attacks,
+                prepared.target,
+                prepared.noise,
+                prepared.store,
+                registry,
+                environment(device),
+                options.fail_fast,
+            )
+            outcome = measurer.run(work, options.batch or at_once)
+            prepared.store.compact()
+        return score_run(prepared.plan, prepared.attacks, prepared.store, outcome)
+
+
+def rescore(registry: Registry, folder: Path, options: Options) -> Result:
+    """Score a run again from its stored measurements, with other scoring parameters if given.
+
+    Raises:
+        UsageError: A parameter was changed that needs new measurements.
+    """
+    from mia_bench.engine.score import score_run
+
+    store = Store(folder)
+    plan = read_plan(store)
+    for key in options:
+        if all(key not in (a.name, a.label) for a in plan.attacks):
+            raise UsageError(f"option for {key!r}", "the run has no such attack", "`mia-bench report RUN` shows its rows")
+    changed = []
+    for planned in plan.attacks:
+        cls = registry.attack(planned.name)
+        before = cls.Params.model_validate(planned.params)
+        given = {**options.get(planned.name, {}), **options.get(planned.label, {})}
+        params = before
+        if given:
+            params = make_params(cls, planned.label, {planned.label: {**planned.params, **given}})
+        if params.measuring() != before.measuring():
+            raise UsageError(
+                f"option for {planned.label}", "it changes what is measured", "use `mia-bench run` with the same option"
+            )
+        changed.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
+    plan = plan.model_copy(update={"attacks": tuple(changed)})
+    with store.locked():
+        return score_run(plan, instances(registry, plan), store)
+
+
+def instances(registry: Registry, plan: Plan) -> dict[str, Attack]:
+    """Attack instances for every planned row."""
+    made: dict[str, Attack] = {}
+    for planned in plan.attacks:
+        cls = registry.attack(planned.name)
+        made[planned.label] = cls(cls.Params.model_validate(planned.params))
+    return made
+
+
+def read_plan(store: Store) -> Plan:
+    """The plan of a run folder.
+
+    Raises:
+        UnavailableError: It is missing, damaged, or of another version.
+    """
+    content: dict[str, Any] = store.read_json("run.json")
+    try:
+        return Plan.model_validate(content)
+    except ValueError as error:
+        reason = f"not a plan of this version: {str(error).splitlines()[0]}"
+        raise UnavailableError(f"run folder {store.folder}", reason, "run again into a new folder") from error
+
+
+def read_result(folder: Path) -> Result:
+    """The result of a run folder.
+
+    Raises:
+        UnavailableError: It is missing, damaged, or of another version.
+    """
+    content = Store(folder).read_json("results.json")
+    try:
+        return Result.model_validate(content)
+    except ValueError as error:
+        reason = f"not a result of this version: {str(error).splitlines()[0]}"
+        raise UnavailableError(f"run folder {folder}", reason, f"`mia-bench score {folder}` writes it anew") from error
+
+
+def default_folder(dataset: str, target: str, seed: int) -> Path:
+    """`runs/DATASET--TARGET--seedN`, with path separators made harmless."""
+    clean = ["".join(c if c.isalnum() or c in "-._" else "_" for c in part).strip("_.") for part in (dataset, target)]
+    return Path("runs") / f"{clean[0]}--{clean[1]}--seed{seed}"
+
+
+def open_device(name: str | None) -> str:
+    """The device asked for, or CUDA where there is one.
+
+    Raises:
+        UnavailableError: torch cannot use it.
+    """
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnavailableError(f"device {name!r}", reason, "use --device cpu, or leave it out") from None
+    return name

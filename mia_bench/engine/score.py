@@ -1,0 +1,236 @@
+"""The cheap half: stored measurements to scores, scores to metrics. Needs no target."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from mia_bench.attack import Attack, Measured, Scores
+from mia_bench.engine.measure import Outcome
+from mia_bench.engine.plan import Plan, PlannedAttack
+from mia_bench.errors import MiaBenchError
+from mia_bench.metrics import ClearsBlind, Metric, best_threshold, clears_blind, evaluate
+from mia_bench.result import Cost, Failure, Result, Row
+from mia_bench.store import Store
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one attack: `rows` are the plan's samples that have one (int64 `(n,)`)."""
+
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    tags: tuple[str, ...]
+    fitted: Mapping[str, float]
+
+
+def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: Outcome | None = None) -> Result:
+    """Score everything measured, write `scores.parquet` and `results.json`.
+
+    Args:
+        plan: The run's plan.
+        attacks: label -> attack instance, for every planned attack.
+        store: The run folder.
+        outcome: Faults of the measuring session, if there was one.
+    """
+    outcome = outcome or Outcome()
+    shards = store.provenance()
+    scored: dict[str, Scored] = {}
+    reasons: dict[str, str] = {}
+    for planned in plan.attacks:
+        try:
+            scored[planned.label] = _score(plan, planned, attacks[planned.label], store)
+        except MiaBenchError as error:
+            reasons[planned.label] = str(error)
+        except Exception as error:  # one attack's fault must not cost the others their row
+            reasons[planned.label] = f"score failed: {type(error).__name__}: {error}"
+            outcome.attacks.setdefault(planned.label, error)
+    for label, problem in outcome.attacks.items():
+        reasons.setdefault(label, f"measure failed: {type(problem).__name__}: {problem}")
+    rows = _rows(plan, scored, reasons, shards)
+    result = _result(plan, rows, outcome, shards)
+    store.write_table("scores.parquet", scores_table(plan, scored))
+    store.write_json("results.json", result.model_dump(mode="json"))
+    return result
+
+
+def scores_table(plan: Plan, scored: Mapping[str, Scored]) -> pa.Table:
+    """All scores: `attack, preset, sample_id, split, label, score`; label is null where membership is unknown."""
+    columns: dict[str, list[Any]] = defaultdict(list)
+    samples = plan.samples
+    for label, scores in scored.items():
+        attack, _, preset = label.partition("@")
+        for row, value in zip(scores.rows, scores.values, strict=True):
+            columns["attack"].append(attack)
+            columns["preset"].append(preset)
+            columns["sample_id"].append(samples.id[row])
+            columns["split"].append(samples.split[row])
+            columns["label"].append(samples.member[row])
+            columns["score"].append(float(value))
+    text = ("attack", "preset", "sample_id", "split")
+    schema = pa.schema([*((n, pa.string()) for n in text), ("label", pa.bool_()), ("score", pa.float64())])
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> Scored:
+    samples = plan.samples
+    found, terms = store.terms(planned.fingerprint, samples.pairs)
+    if not found.any():
+        raise MiaBenchError("no sample was measured")
+    if planned.control:  # controls see the labels of the samples they score
+        usable = samples.labelled[found] & samples.audit[found]
+        terms = {name: values[usable] for name, values in terms.items()}
+        found[np.flatnonzero(found)[~usable]] = False
+    rows = np.flatnonzero(found)
+    everything = Measured(
+        terms,
+        tuple(samples.id[i] for i in rows),
+        samples.audit[rows],
+        tuple(samples.group[i] for i in rows),
+        samples.is_member[rows] if planned.control else None,
+    )
+    calibration = None
+    known = ~samples.audit[rows] & samples.labelled[rows]
+    if not planned.control and plan.calibration is None and known.any():
+        part = everything.select(known)
+        calibration = Measured(part.terms, part.ids, part.audit, part.groups, samples.is_member[rows][known])
+    given = attack.score(everything, calibration)
+    scores = given if isinstance(given, Scores) else Scores(np.asarray(given))
+    values = np.asarray(scores.values, dtype=np.float64)
+    if values.shape != rows.shape:
+        raise ValueError(f"score returned shape {values.shape} for {len(rows)} samples")
+    if np.isnan(values).any():
+        raise ValueError(f"score returned NaN for {int(np.isnan(values).sum())} samples")
+    return Scored(rows, values, scores.tags, scores.fitted)
+
+
+def _rows(
+    plan: Plan, scored: Mapping[str, Scored], reasons: Mapping[str, str], shards: Mapping[str, dict[str, Any]]
+) -> list[Row]:
+    samples = plan.samples
+    target = samples.audit & samples.labelled
+    controls = [a.label for a in plan.attacks if a.control and a.label in scored]
+    audit = {label: s.rows[target[s.rows]] for label, s in scored.items()}
+    value = {label: dict(zip(s.rows.tolist(), s.values.tolist(), strict=True)) for label, s in scored.items()}
+    rows: list[Row] = []
+
+    def auc_on(label: str, kept: NDArray[np.int64]) -> Metric:
+        """A control's AUC on the very samples of another row."""
+        both = [i for i in kept.tolist() if i in value[label]]
+        return evaluate([value[label][i] for i in both], samples.is_member[both], n_resamples=1).auc
+
+    for planned in plan.attacks:
+        common = {"label": planned.label, "control": planned.control, "params": planned.params}
+        common |= {"fingerprint": planned.fingerprint}
+        if planned.label not in scored:
+            rows.append(Row(**common, status="failed", reason=reasons.get(planned.label, "not measured")))
+            continue
+        scores, kept = scored[planned.label], audit[planned.label]
+        values = np.array([value[planned.label][i] for i in kept.tolist()], dtype=np.float64)
+        evaluation = evaluate(
+            values,
+            samples.is_member[kept],
+            calibration_threshold=None if planned.control else _threshold(plan, scores),
+            calibration_reason=plan.calibration or "a control is not calibrated",
+        )
+        blind: ClearsBlind | None = None
+        if not planned.control:
+            names = [c for c in controls if plan.uses_captions or c.endswith("@image")]
+            blind = clears_blind(evaluation.auc, [auc_on(name, kept) for name in names])
+        rows.append(
+            Row(
+                **common,
+                status="ok",
+                n=len(kept),
+                evaluation=evaluation,
+                blind=blind,
+                tags=scores.tags,
+                fitted=dict(scores.fitted),
+                **_price(planned.fingerprint, shards),
+            )
+        )
+    return rows
+
+
+def _threshold(plan: Plan, scores: Scored) -> float | None:
+    """The threshold with the best accuracy on the calibration set."""
+    if plan.calibration is not None:
+        return None
+    known = ~plan.samples.audit[scores.rows] & plan.samples.labelled[scores.rows]
+    member = plan.samples.is_member[scores.rows][known]
+    if not (member.any() and (~member).any()):
+        return None
+    return float(best_threshold(scores.values[known], member))
+
+
+def _price(fingerprint: str, shards: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
+    """Queries, backward passes and seconds per image, over the shards that hold this measurement."""
+    mine = [s for s in shards.values() if fingerprint in s["asked"]]
+    images = sum(s["samples"] for s in mine)
+    if not images:
+        return {"queries": None, "backward": None, "seconds": None}
+    asked = sum(s["asked"][fingerprint] for s in mine)
+    # Shared queries are charged to each attack that asks, as if it ran alone.
+    seconds = sum(
+        s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, s["networks"]["denoiser"]["rows"])
+        for s in mine
+    )
+    if not asked:
+        seconds = sum(s["seconds"].get("controls", 0.0) for s in mine)
+    backward = sum(s["backward"][fingerprint] for s in mine)
+    return {"queries": asked / images, "backward": backward / images, "seconds": seconds / images}
+
+
+def _result(
+    plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[str, dict[str, Any]]
+) -> Result:
+    audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
+    failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
+    uncaptioned = [i for i, has in zip(plan.samples.id, plan.samples.captioned, strict=True) if not has]
+    for attack in plan.attacks:
+        if attack.caption_required:
+            failures += [
+                Failure(sample=i, attack=attack.label, reason="it has no caption") for i in sorted(uncaptioned)
+            ]
+    seconds: dict[str, float] = defaultdict(float)
+    for shard in shards.values():
+        for stage, spent in shard["seconds"].items():
+            seconds[stage] += spent
+        for network, spent in shard["networks"].items():
+            seconds[network] += spent["seconds"]
+    environments = {json.dumps(s["environment"], sort_keys=True): s["environment"] for s in shards.values()}
+    return Result(
+        dataset=plan.dataset,
+        dataset_revision=plan.dataset_revision,
+        target=plan.target,
+        target_kind=plan.target_kind,
+        target_fingerprint=plan.target_fingerprint,
+        seed=plan.seed,
+        noise=plan.noise,
+        dtype=plan.dtype,
+        latent=plan.latent,
+        samples_hash=plan.samples.digest_of_all,
+        n_members=int((audit & member).sum()),
+        n_nonmembers=int((audit & known & ~member).sum()),
+        n_unknown=int((audit & ~known).sum()),
+        calibration=plan.calibration,
+        rows=tuple(rows),
+        skipped={s.label: s.reason for s in plan.skipped},
+        failures=tuple(failures),
+        cost=Cost(
+            images=sum(s["samples"] for s in shards.values()),
+            asked=sum(sum(s["asked"].values()) for s in shards.values()),
+            executed=sum(s["networks"]["denoiser"]["rows"] for s in shards.values()),
+            padding=sum(s["networks"]["denoiser"]["padding"] for s in shards.values()),
+            backward=sum(sum(s["backward"].values()) for s in shards.values()),
+            seconds=dict(seconds),
+        ),
+        environments=tuple(environments[key] for key in sorted(environments)),
+    )

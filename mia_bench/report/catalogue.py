@@ -1,0 +1,147 @@
+"""What is installed: `list` and `describe`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mia_bench.attack import Attack, Control
+from mia_bench.errors import UsageError
+from mia_bench.report.text import json_text, pairs, printable, table
+
+if TYPE_CHECKING:
+    from mia_bench.plugins import Registry
+
+
+def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> None:
+    """Print attacks, datasets, targets and plugins."""
+    content = {kind: _LISTERS[kind](registry) for kind in kinds}
+    if as_json:
+        print(json_text(content))
+        return
+    blocks = []
+    for kind, items in content.items():
+        shown = [[_cell(v) for v in item.values()] for item in items]
+        headers = list(items[0]) if items else ["none"]
+        blocks.append(f"{kind.upper()}\n{table(shown, headers)}")
+    print("\n\n".join(blocks))
+
+
+def show_description(registry: Registry, name: str, as_json: bool) -> None:
+    """Print all that is known about one name."""
+    base = name.partition("@")[0].partition(":")[0]
+    for book, describe in (
+        (registry.attacks, _attack),
+        (registry.datasets, _meta),
+        (registry.targets, _meta),
+    ):
+        if base in book:
+            content = describe(book[base])
+            break
+    else:
+        broken = next((p for p in registry.broken if p.name == base), None)
+        if broken is None:
+            from mia_bench.plugins import suggest
+
+            known = [*registry.attacks, *registry.datasets, *registry.targets]
+            raise UsageError(f"unknown name {name!r}", suggest(base, known), "`mia-bench list` shows all names")
+        content = {"plugin": broken.name, "origin": broken.origin, "status": "broken", "error": broken.error}
+        content["traceback"] = broken.trace
+    if as_json:
+        print(json_text(content))
+        return
+    parameters, presets = content.pop("parameters", []), content.pop("presets", {})
+    print(pairs({k: _cell(v) for k, v in content.items()}))
+    if parameters:
+        print("\nPARAMETERS (-o " + base + ".NAME=VALUE)\n" + table([list(p.values()) for p in parameters], list(parameters[0])))
+    if presets:
+        print("\nPRESETS\n" + table([[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()], ["name", "sets"]))
+
+
+def _attacks(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "access": str(cls.meta.access),
+            "caption": cls.meta.caption,
+            "queries": _queries(cls),
+            "presets": sorted(cls.presets),
+            "summary": cls.meta.summary + (" (control)" if issubclass(cls, Control) else ""),
+        }
+        for name, cls in sorted(registry.attacks.items())
+    ]
+
+
+def _datasets(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {"name": name + (":" + cls.meta.argument if cls.meta.argument else ""), "targets": list(cls.meta.targets), "summary": cls.meta.summary}
+        for name, cls in sorted(registry.datasets.items())
+    ]
+
+
+def _targets(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name + (":PATH" if cls.meta.pipelines else ""),
+            "kind": cls.meta.kind,
+            "capabilities": sorted(map(str, cls.meta.capabilities)),
+            "summary": cls.meta.summary,
+        }
+        for name, cls in sorted(registry.targets.items())
+    ]
+
+
+def _plugins(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {"name": p.name, "origin": p.origin, "status": p.status, "provides": p.provides, "error": p.error}
+        for p in registry.plugins
+    ]
+
+
+_LISTERS = {"attacks": _attacks, "datasets": _datasets, "targets": _targets, "plugins": _plugins}
+
+
+def _attack(cls: type[Attack]) -> dict[str, Any]:
+    return {
+        **_meta(cls),
+        "queries": _queries(cls),
+        "parameters": [
+            {"name": name, "type": _type(field.annotation), "default": _default(field), "stage": _stage(field)}
+            for name, field in cls.Params.model_fields.items()
+        ],
+        "presets": {name: dict(values) for name, values in cls.presets.items()},
+    }
+
+
+def _meta(cls: Any) -> dict[str, Any]:
+    content: dict[str, Any] = cls.meta.model_dump(mode="json")
+    about = (cls.__doc__ or "").split("\n\n")[0]
+    return {**{k: v for k, v in content.items() if v not in ("", [], None)}, "about": " ".join(about.split())}
+
+
+def _queries(cls: type[Attack]) -> str:
+    """Queries per image at defaults, by kind of target where that matters."""
+    counts = [cls(cls.Params().resolved(kind)).queries() for kind in ("pixel", "latent")]
+    return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
+
+
+def _default(field: Any) -> str:
+    extra = field.json_schema_extra or {}
+    if "by_kind" in extra:
+        return ", ".join(f"{value} ({kind})" for kind, value in extra["by_kind"].items())
+    return str(field.default)
+
+
+def _stage(field: Any) -> str:
+    return "score" if (field.json_schema_extra or {}).get("stage") == "score" else "measure"
+
+
+def _type(annotation: Any) -> str:
+    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    return text.replace("typing.", "")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else printable(value)

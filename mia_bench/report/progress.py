@@ -1,0 +1,124 @@
+"""Progress while a run measures: a bar on a terminal, timed lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mia_bench.hookspecs import hookimpl
+from mia_bench.report.text import seconds_text
+
+if TYPE_CHECKING:
+    from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
+    from mia_bench.plugins import Registry
+
+LINE_EVERY_S = 10.0
+
+
+@dataclass
+class Reporter:
+    """Base: remembers where the run writes."""
+
+    folder: str = ""
+    began: float = field(default_factory=time.monotonic)
+    done: int = 0
+    pending: int = 0
+
+    @hookimpl
+    def mia_bench_run_started(self, event: RunStarted) -> None:
+        self.folder, self.pending, self.began = event.folder, event.pending, time.monotonic()
+        self.start(event)
+
+    @hookimpl
+    def mia_bench_batch_measured(self, event: BatchMeasured) -> None:
+        self.done = event.done
+        self.step(event)
+
+    @hookimpl
+    def mia_bench_run_finished(self, event: RunFinished) -> None:
+        self.stop()
+
+    def start(self, event: RunStarted) -> None:
+        """Called once, before the first batch."""
+
+    def step(self, event: BatchMeasured) -> None:
+        """Called after each batch."""
+
+    def stop(self) -> None:
+        """Called at the end, also after an error."""
+
+
+@dataclass
+class Lines(Reporter):
+    """Plain timed lines, at most one every ten seconds."""
+
+    last: float = 0.0
+
+    def start(self, event: RunStarted) -> None:
+        stored = f", {event.stored} already stored" if event.stored else ""
+        self.say(f"measuring {event.pending} samples in {event.batches} batches{stored}: {', '.join(event.labels)}")
+
+    def step(self, event: BatchMeasured) -> None:
+        now = time.monotonic()
+        if now - self.last >= LINE_EVERY_S or event.batch == event.batches:
+            self.last = now
+            left = (now - self.began) / event.done * (event.pending - event.done)
+            self.say(f"{event.done}/{event.pending} samples, {seconds_text(left)} left")
+
+    def say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.began:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Bar(Reporter):
+    """A rich progress bar with the time left."""
+
+    progress: Any = None
+
+    def start(self, event: RunStarted) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn
+
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("samples"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self.progress.start()
+        stored = f" ({event.stored} stored)" if event.stored else ""
+        self.task = self.progress.add_task(f"measuring{stored}", total=event.pending)
+
+    def step(self, event: BatchMeasured) -> None:
+        self.progress.update(self.task, completed=event.done)
+
+    def stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+
+
+@contextlib.contextmanager
+def reporter(registry: Registry, quiet: bool = False) -> Iterator[Reporter]:
+    """Report a run's progress on standard error; after Ctrl-C say what is kept."""
+    chosen: Reporter = Reporter() if quiet else Bar() if sys.stderr.isatty() else Lines()
+    registry.manager.register(chosen, "progress")
+    try:
+        yield chosen
+    except KeyboardInterrupt:
+        chosen.stop()
+        kept = f"{chosen.done}/{chosen.pending} samples of this session are stored in {chosen.folder}; "
+        again = "run the same command again to resume"
+        print(f"\ninterrupted: {kept if chosen.folder else ''}{again}", file=sys.stderr)
+        raise
+    finally:
+        chosen.stop()
+        registry.manager.unregister(chosen)

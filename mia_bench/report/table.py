@@ -1,0 +1,109 @@
+"""The table of a run, for people and for machines."""
+
+from __future__ import annotations
+
+from mia_bench.errors import ExitStatus
+from mia_bench.metrics import Metric
+from mia_bench.report.text import json_text, printable, seconds_text, table
+from mia_bench.result import Result, Row
+
+METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
+SHOWN = 5  # failures printed in full
+
+
+def show_result(result: Result, as_json: bool, folder: str = "") -> None:
+    """Print a result as a table with its notes, or as JSON."""
+    if as_json:
+        print(json_text(result.model_dump(mode="json")))
+        return
+    audit = f"{result.n_members} members, {result.n_nonmembers} non-members"
+    unknown = f", {result.n_unknown} of unknown membership" if result.n_unknown else ""
+    print(printable(f"{result.dataset} on {result.target}: {audit}{unknown}; seed {result.seed}, {result.dtype}\n"))
+    headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
+    rows = sorted(result.rows, key=lambda r: (r.control, -_auc(r), r.label))
+    print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)))
+    print("\n" + "\n".join(notes(result)))
+    if folder:
+        print(printable(f"run folder: {folder}"))
+
+
+def notes(result: Result) -> list[str]:
+    """What a reader of the table must know."""
+    ok = [r for r in result.rows if r.status == "ok"]
+    said = ["* largest accuracy over thresholds chosen on the audit set itself: optimistic"]
+    if any(r.evaluation and r.evaluation.tpr_at_1.status == "flagged" for r in ok):
+        said.append("! few false positives behind the figure: too unsteady to rank by")
+    if any("transductive" in r.tags for r in ok):
+        said.append("transductive: scaled by the unlabelled audit scores, so a score depends on the other samples")
+    if result.calibration:
+        said.append(f"no threshold, scaler or weight could be calibrated: {result.calibration}")
+    if any(r.blind and r.blind.verdict == "does not clear" for r in ok):
+        said.append("does not clear blind: no better than classifiers that never ask the target (`blind`), or than chance")
+    cost = result.cost
+    if cost.executed:
+        shared = 1 - cost.executed / cost.asked if cost.asked else 0.0
+        said.append(
+            f"{cost.asked:,} queries asked, {cost.executed:,} run ({shared:.0%} shared), "
+            f"{seconds_text(cost.seconds.get('measure', 0.0))} of measuring"
+        )
+    said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
+    said += [f"failed {row.label}: {row.reason}" for row in result.rows if row.status == "failed"]
+    said += [f"sample {f.sample!r} left out{f' of {f.attack}' if f.attack else ''}: {f.reason}" for f in result.failures[:SHOWN]]
+    if len(result.failures) > SHOWN:
+        said.append(f"... and {len(result.failures) - SHOWN} more samples left out; results.json lists all")
+    return [printable(line) for line in said]
+
+
+def show_details(result: Result) -> None:
+    """Print every metric of every row."""
+    cells = []
+    for row in result.rows:
+        for name in METRICS if row.evaluation else ():
+            metric: Metric = getattr(row.evaluation, name)
+            realised = "" if metric.realised is None else f"{metric.realised:.2%}"
+            why = metric.reason or metric.method or ""
+            cells.append([row.label, name, interval(metric, 4), realised, metric.status, why])
+    print("\n" + table(cells, ["attack", "metric", "value [95 %]", "realised", "status", "reason or method"]))
+
+
+def interval(metric: Metric, digits: int = 3) -> str:
+    """`0.512 [0.480, 0.544]`, or a dash where it is undefined."""
+    if metric.value is None:
+        return "–"
+    return f"{metric.value:.{digits}f} [{metric.low:.{digits}f}, {metric.high:.{digits}f}]"
+
+
+def percent(metric: Metric) -> str:
+    """`3.1 % [1.2, 6.0]`, with ! when flagged."""
+    if metric.value is None:
+        return "–"
+    flag = " !" if metric.status == "flagged" else ""
+    return f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]{flag}".replace("%", "")
+
+
+def exit_status(result: Result) -> int:
+    """4 if a selected attack failed, 5 if nothing could be compared, 3 if samples were left out, else 0."""
+    attacks = [r for r in result.rows if not r.control]
+    if any(r.status == "failed" for r in attacks):
+        return ExitStatus.BROKEN_PLUGIN
+    if all(r.evaluation is None or r.evaluation.auc.value is None for r in attacks):
+        return ExitStatus.NOTHING
+    return ExitStatus.UNAVAILABLE if result.failures else ExitStatus.OK
+
+
+def _auc(row: Row) -> float:
+    return row.evaluation.auc.value or 0.0 if row.evaluation else -1.0
+
+
+def _cells(row: Row) -> list[object]:
+    if row.evaluation is None:
+        return [row.label, 0, "failed", "", "", "", "", ""]
+    e = row.evaluation
+    marks = [*row.tags]
+    if row.control:
+        marks.append("control")
+    elif row.blind and row.blind.verdict != "clears":
+        marks.append({"does not clear": "does not clear blind"}.get(row.blind.verdict, "blind unknown"))
+    queries = "–" if row.queries is None else f"{row.queries:.4g}"
+    price = "–" if row.seconds is None else seconds_text(row.seconds)
+    return [row.label, row.n, interval(e.auc), percent(e.tpr_at_1), percent(e.asr_oracle), queries, price, ", ".join(marks)]

@@ -1,0 +1,109 @@
+"""The record of a run: everything a report, a leaderboard or a gate reads; `results.json`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from mia_bench.metrics import ClearsBlind, Evaluation
+
+RESULT_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(_Record):
+    """One attack or control on the audit set."""
+
+    label: str
+    """`attack` or `attack@preset`."""
+
+    control: bool
+    """Whether it is a control, which never asks the target."""
+
+    params: dict[str, Any]
+    """Resolved parameters."""
+
+    fingerprint: str
+    """Identity of its measurements."""
+
+    status: Literal["ok", "failed"]
+    """`failed`: it has no scores; `reason` says why."""
+
+    reason: str | None = None
+    """Why it failed."""
+
+    n: int = 0
+    """Audit samples with known membership that were scored."""
+
+    evaluation: Evaluation | None = None
+    """Metrics with intervals."""
+
+    blind: ClearsBlind | None = None
+    """Whether it beats the blind baselines on the same samples; None for controls."""
+
+    tags: tuple[str, ...] = ()
+    """Marks such as `transductive`."""
+
+    fitted: dict[str, float] = {}
+    """What was fitted on the calibration set or its stand-in."""
+
+    queries: float | None = None
+    """Denoiser queries asked per image."""
+
+    backward: float | None = None
+    """Backward passes per image."""
+
+    seconds: float | None = None
+    """Seconds per image, charged by the queries asked."""
+
+
+class Failure(_Record):
+    """One sample that could not be used."""
+
+    sample: str
+    attack: str | None
+    """None: by no attack."""
+    reason: str
+
+
+class Cost(_Record):
+    """What the measurements in the store cost, over all sessions."""
+
+    images: int
+    asked: int
+    executed: int
+    padding: int
+    backward: int
+    seconds: dict[str, float]
+
+
+class Result(_Record):
+    """A finished run."""
+
+    schema_version: int = RESULT_VERSION
+    dataset: str
+    dataset_revision: str
+    target: str
+    target_kind: str
+    target_fingerprint: str
+    seed: int
+    noise: str
+    dtype: str
+    latent: str
+    samples_hash: str
+    n_members: int
+    n_nonmembers: int
+    n_unknown: int
+    calibration: str | None
+    """Why no calibration set could be used, or None."""
+    rows: tuple[Row, ...]
+    skipped: dict[str, str]
+    """Attacks that cannot run on this target or dataset, and why."""
+    failures: tuple[Failure, ...]
+    cost: Cost
+    environments: tuple[dict[str, Any], ...]
+    """Distinct environments that measured it."""

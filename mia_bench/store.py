@@ -1,0 +1,237 @@
+"""The run folder: immutable Parquet shards of measurements beside a manifest that holds only the plan.
+
+A shard is written under a temporary name, flushed and renamed: a shard that has its name is complete. What has been
+measured is the union of the shards, found by identity (attack, parameters, target, seed, dtype) and sample hash, so
+resuming, extending a run and merging runs are one operation. Compaction writes one file that names the shards it
+replaces; a reader ignores files whose shards another file holds, so a kill between the two steps does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from mia_bench.errors import UnavailableError, UsageError
+
+SCHEMA_VERSION = 1
+META = b"mia_bench.shards"
+SCHEMA = pa.schema(
+    [
+        ("fingerprint", pa.dictionary(pa.int32(), pa.string())),
+        ("sample_id", pa.string()),
+        ("sample_digest", pa.string()),
+        ("term", pa.dictionary(pa.int32(), pa.string())),
+        ("shape", pa.list_(pa.int32())),
+        ("values", pa.list_(pa.float64())),
+        ("shard", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+Terms = Mapping[str, NDArray[np.float64]]
+
+
+class Store:
+    """One run folder.
+
+    Args:
+        folder: The run folder; made when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shards = folder / "measurements"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against a second run. The system drops the lock of a killed process by itself.
+
+        Raises:
+            UsageError: Another run holds it, or the folder cannot be written.
+        """
+        try:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise UsageError(
+                f"run folder {self.folder}",
+                "another run is writing to it",
+                "wait for it to end, or choose another folder with --out",
+            ) from None
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        try:
+            for left in self.shards.glob(".*.tmp"):  # of a killed run; nobody else writes while we hold the lock
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace a JSON file of the run at once."""
+        text = json.dumps(content, indent=1, allow_nan=False)
+        self._replace(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run.
+
+        Raises:
+            UnavailableError: Missing or damaged.
+        """
+        path = self.folder / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise UnavailableError(
+                f"run folder {self.folder}", f"it has no {name}", "give a folder that `mia-bench run` wrote"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"file {path}", str(error), "run again into a new folder") from error
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Replace a Parquet file of the run at once."""
+        self._replace(self.folder / name, lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def add(
+        self, ids: Sequence[str], digests: Sequence[str], measured: Mapping[str, Terms], provenance: Mapping[str, Any]
+    ) -> str:
+        """Store one batch as a shard.
+
+        Args:
+            ids: Sample ids, length B.
+            digests: Their hashes.
+            measured: fingerprint -> term -> float64 `(B, ...)`; a row of NaN in every term marks a sample that this
+                attack could not measure and is left out.
+            provenance: What made the shard; recorded, never compared.
+
+        Returns:
+            The shard's name.
+        """
+        name = uuid.uuid4().hex[:12]
+        rows: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
+        for fingerprint, terms in measured.items():
+            for term, values in terms.items():
+                flat = values.reshape(len(ids), -1)
+                kept = np.flatnonzero(~np.isnan(flat).any(axis=1))
+                rows["fingerprint"] += [fingerprint] * len(kept)
+                rows["sample_id"] += [ids[i] for i in kept]
+                rows["sample_digest"] += [digests[i] for i in kept]
+                rows["term"] += [term] * len(kept)
+                rows["shape"] += [list(values.shape[1:])] * len(kept)
+                rows["values"] += list(flat[kept])
+                rows["shard"] += [name] * len(kept)
+        self._write_shard(name, pa.table(rows, schema=SCHEMA), {name: provenance})
+        return name
+
+    def compact(self) -> None:
+        """Join all shards into one file; harmless when interrupted."""
+        files = list(self._files())
+        if len(files) < 2:
+            return
+        table = pa.concat_tables([pq.read_table(path) for path, _ in files]).unify_dictionaries()
+        shards = {name: record for _, records in files for name, record in records.items()}
+        self._write_shard(uuid.uuid4().hex[:12], table, shards)
+        for path, _ in files:
+            path.unlink()
+
+    def provenance(self) -> dict[str, dict[str, Any]]:
+        """What made each shard, by shard name."""
+        return {name: record for _, records in self._files() for name, record in records.items()}
+
+    def done(self, fingerprints: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
+        """For each fingerprint, the (sample id, digest) pairs that have been measured."""
+        found: dict[str, set[tuple[str, str]]] = {f: set() for f in fingerprints}
+        table = self._read(["fingerprint", "sample_id", "sample_digest"])
+        columns = (table[c].to_pylist() for c in ("fingerprint", "sample_id", "sample_digest"))
+        for fingerprint, sample_id, digest in zip(*columns, strict=True):
+            if fingerprint in found:
+                found[fingerprint].add((sample_id, digest))
+        return found
+
+    def terms(self, fingerprint: str, samples: Sequence[tuple[str, str]]) -> tuple[NDArray[np.bool_], Terms]:
+        """The measurements of some samples.
+
+        Args:
+            fingerprint: Identity of the measurement.
+            samples: (id, digest) pairs, length N.
+
+        Returns:
+            bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order.
+        """
+        table = self._read(None)
+        table = table.filter(pc.equal(table["fingerprint"].cast(pa.string()), fingerprint))
+        place = {sample: i for i, sample in enumerate(samples)}
+        found = np.zeros(len(samples), dtype=bool)
+        terms: dict[str, NDArray[np.float64]] = {}
+        for term in sorted(set(table["term"].to_pylist())):
+            part = table.filter(pc.equal(table["term"].cast(pa.string()), term))
+            pairs = zip(part["sample_id"].to_pylist(), part["sample_digest"].to_pylist(), strict=True)
+            index = np.array([place.get(pair, -1) for pair in pairs])
+            shape = tuple(part["shape"][0].as_py())
+            values = part["values"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            full = np.full((len(samples), *shape), np.nan)
+            # A sample measured twice (two runs merged) has equal values; either will do.
+            full[index[index >= 0]] = values.reshape(len(part), *shape)[index >= 0]
+            found[index[index >= 0]] = True
+            terms[term] = full
+        return found, {term: values[found] for term, values in terms.items()}
+
+    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Shard files that no other file replaces, with what made them."""
+        records: list[tuple[Path, dict[str, Any]]] = []
+        for path in sorted(self.shards.glob("[!.]*.parquet")):
+            try:
+                records.append((path, json.loads((pq.read_schema(path).metadata or {})[META])))
+            except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+                raise UnavailableError(
+                    f"shard {path}", f"it is damaged: {error}", f"delete it and run again; its samples are measured anew"
+                ) from error
+        for index, (path, record) in enumerate(records):
+            inside = set(record)
+            others = [set(r) for i, (_, r) in enumerate(records) if i != index]
+            if not any(inside < other or (inside == other and i < index) for i, other in enumerate(others)):
+                yield path, record
+
+    def _read(self, columns: list[str] | None) -> pa.Table:
+        tables = [pq.read_table(path, columns=columns) for path, _ in self._files()]
+        return pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table()
+
+    def _write_shard(self, name: str, table: pa.Table, shards: Mapping[str, Any]) -> None:
+        table = table.replace_schema_metadata({META: json.dumps(shards).encode()})
+        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
+
+    def _replace(self, path: Path, write: Any) -> None:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise _unwritable(self.folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return UsageError(
+        f"run folder {folder}",
+        f"cannot be written: {error.strerror or error}",
+        "free some space and run the same command again; what is stored stays"
+        if full
+        else "choose a folder you may write to with --out",
+    )

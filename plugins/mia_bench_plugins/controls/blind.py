@@ -1,0 +1,280 @@
+"""Blind: can members be told from non-members without asking the model at all?
+
+A classifier on the images' statistics and the captions' characters, as in Das, Zhang, Tramèr 2024 (arXiv:2406.16201).
+Where it separates the classes, an attack that reads the same images or captions may be measuring the split.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mia_bench import Access, Attack, Control, Measured, Meta, Params, hookimpl, scoring
+from mia_bench.errors import NothingError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from scipy.sparse import csr_matrix
+
+    from mia_bench.batch import Batch
+    from mia_bench.target import Target
+
+WINDOW = 512  # px: statistics are taken from the centre, so that a large photograph costs no more than a small one
+BUCKETS = 1024
+FOLDS, REPEATS, LEAST = 5, 5, 10
+COMPONENTS = 30  # principal components kept of the 192 thumbnail values
+C = 10.0  # inverse L2 penalty; every block of features has rows of about unit length
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+class Blind(Control):
+    """Cross-validated logistic regression on features of images and captions; the target is never asked."""
+
+    meta = Meta(
+        name="blind",
+        summary="image statistics and caption characters, without the target",
+        paper="arXiv:2406.16201",
+        citation="Das, Zhang, Tramèr, 2024",
+        access=Access.NONE,
+        needs=frozenset(),
+        caption="optional",
+        orientation="higher is member",
+    )
+
+    class Params(Params):
+        """Parameters.
+
+        Attributes:
+            features: What the classifier sees.
+        """
+
+        features: Literal["image", "caption", "both"] = scoring("both")
+
+    presets = {"image": {"features": "image"}, "caption": {"features": "caption"}}
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self.modality = self.params.features
+
+    def measure(self, batch: Batch, target: Target) -> dict[str, NDArray[np.float32]]:
+        """Features of each sample, float32; nothing is fitted, no sample sees another.
+
+        Returns:
+            `image` (B, 46): see `image_features`. `thumbnail` (B, 192): the image as 8x8 RGB in [0, 1].
+            `caption` (B, 1024): hashed counts of 1-3 characters within words. `length` (B, 7): see `length_features`.
+        """
+        images = [_window(image) for image in batch.images]
+        captions = [caption or "" for caption in batch.captions]
+        return {
+            "image": _rows(
+                [_size(whole) + image_features(part) for whole, part in zip(batch.images, images, strict=True)]
+            ),
+            "thumbnail": _rows([_thumbnail(image) for image in batch.images]),
+            "caption": _hashed(captions),
+            "length": _rows([length_features(caption) for caption in captions]),
+        }
+
+    def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
+        """Decision values out of fold: 5-fold, stratified, grouped, 5 times, averaged."""
+        member = measured.member
+        if member is None:
+            raise NothingError("control blind", "no sample has a label", "use a dataset with members and non-members")
+        for label, name in ((True, "members"), (False, "non-members")):
+            groups = {g for g, m in zip(measured.groups, member, strict=True) if m == label}
+            if len(groups) < LEAST:
+                why = f"{len(groups)} groups of {name}, {LEAST} needed"
+                raise NothingError("control blind", why, "audit more samples")
+        captioned = bool(measured["caption"].any())
+        if self.modality == "caption" and not captioned:
+            raise NothingError("control blind@caption", "no captions", "use blind@image")
+
+        order = np.array(sorted(range(len(measured.ids)), key=measured.ids.__getitem__))
+        groups = np.unique(np.array(measured.groups)[order], return_inverse=True)[1]
+        features = Features(
+            {name: values[order] for name, values in measured.items()},
+            image=self.modality != "caption",
+            caption=self.modality != "image" and captioned,
+        )
+        values = np.empty(len(order))
+        values[order] = _out_of_fold(features, member[order], groups)
+        return values
+
+
+class Features:
+    """The measured terms, and the design matrix that a training fold makes of them."""
+
+    def __init__(self, terms: dict[str, NDArray[np.float64]], *, image: bool, caption: bool) -> None:
+        from scipy.sparse import csr_matrix
+
+        self.terms = terms
+        self.image, self.caption = image, caption
+        self.counts = csr_matrix(terms["caption"] if caption else (len(terms["image"]), 0))
+
+    def design(self, train: NDArray[np.intp]) -> csr_matrix:
+        """All N rows, float64 `(N, D)`; scaling, principal components and TF-IDF are fitted on `train` alone."""
+        from scipy.sparse import csr_matrix, hstack
+        from sklearn.decomposition import PCA
+        from sklearn.feature_extraction.text import TfidfTransformer
+
+        blocks = []
+        if self.image:
+            pixels = self.terms["thumbnail"]
+            # The covariance solver is exact and deterministic; its cost does not grow with N squared.
+            pca = PCA(min(COMPONENTS, len(train) - 1), svd_solver="covariance_eigh").fit(pixels[train])
+            blocks.append(csr_matrix(_scaled(self.terms["image"], train)))
+            blocks.append(csr_matrix(_scaled(pca.transform(pixels), train)))
+        if self.caption:
+            blocks.append(TfidfTransformer(sublinear_tf=True).fit(self.counts[train]).transform(self.counts))
+            blocks.append(csr_matrix(_scaled(self.terms["length"], train)))
+        return hstack(blocks, format="csr")
+
+
+def _scaled(values: NDArray[np.float64], train: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Standardised on the training rows, clipped at 5 standard deviations, rows of about unit length."""
+    spread = values[train].std(axis=0)
+    centred = (values - values[train].mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
+    return centred.clip(-5, 5) / np.sqrt(values.shape[1])
+
+
+def _out_of_fold(
+    features: Features, member: NDArray[np.bool_], groups: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    single = groups.max() + 1 == len(groups)  # the grouped splitter is slow, and not needed then
+    splitter = StratifiedKFold if single else StratifiedGroupKFold
+    total = np.zeros(len(member))
+    for seed in range(REPEATS):
+        folds = splitter(FOLDS, shuffle=True, random_state=seed)
+        for train, held_out in folds.split(member, member, None if single else groups):
+            design = features.design(train)
+            model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
+            model.fit(design[train], member[train])
+            total[held_out] += model.decision_function(design[held_out])
+    return total / REPEATS
+
+
+def _rows(rows: list[list[float]]) -> NDArray[np.float32]:
+    return np.array(rows, dtype=np.float32)
+
+
+def _window(image: Image) -> Image:
+    """The centre, at most 512x512 px, cut along the grid of 8x8 blocks that JPEG uses."""
+    left, top = (max(0, side - WINDOW) // 16 * 8 for side in image.size)
+    return image.crop((left, top, min(image.width, left + WINDOW), min(image.height, top + WINDOW)))
+
+
+def _size(image: Image) -> list[float]:
+    """Log width and height, log aspect ratio with and without sign, in natural units (4)."""
+    width, height = np.log(image.size)
+    return [width, height, width - height, abs(width - height)]
+
+
+def _thumbnail(image: Image) -> list[float]:
+    from PIL.Image import Resampling
+
+    small = image.resize((8, 8), Resampling.BOX)
+    return (np.asarray(small, dtype=np.float32) / 255).ravel().tolist()
+
+
+def image_features(image: Image) -> list[float]:
+    """Statistics of one RGB image, values in [0, 1] (42).
+
+    Per channel: mean, standard deviation, 5 percentiles (21). Share of black, of white (2). Saturation: mean, standard
+    deviation (2). Colourfulness: spread and mean of two opponent channels (4). Entropy of the grey histogram, bits (1).
+    Gradients of the grey image: mean along x and y, share of none, log energy of second differences (4). Log share of
+    spectral energy in 4 bands (4). Strength of the 8-px JPEG grid along x and y (2). Bytes per pixel as PNG and as
+    JPEG of quality 75, log (2).
+    """
+    rgb = np.asarray(image, dtype=np.float32) / 255
+    grey = rgb @ np.float32([0.299, 0.587, 0.114])
+    return [*_colour(rgb), *_entropy(grey), *_texture(grey), *_spectrum(grey), *_grid(grey), *_bytes(image)]
+
+
+def _colour(rgb: NDArray[np.float32]) -> Iterator[float]:
+    flat = rgb.reshape(-1, 3)
+    yield from flat.mean(0)
+    yield from flat.std(0)
+    yield from np.percentile(flat, PERCENTILES, axis=0).ravel()
+    low, high = flat.min(1), flat.max(1)
+    yield from ((high == 0).mean(), (low == 1).mean())
+    saturation = (high - low) / np.maximum(high, 1e-6)
+    yield from (saturation.mean(), saturation.std())
+    red, green, blue = flat.T
+    for opponent in (red - green, (red + green) / 2 - blue):
+        yield from (opponent.std(), abs(opponent.mean()))
+
+
+def _entropy(grey: NDArray[np.float32]) -> Iterator[float]:
+    share = np.bincount((grey * 255).round().astype(np.intp).ravel(), minlength=256) / grey.size
+    yield -(share[share > 0] * np.log2(share[share > 0])).sum()
+
+
+def _texture(grey: NDArray[np.float32]) -> Iterator[float]:
+    across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
+    yield from (across.mean(), down.mean(), (across < 1e-6).mean())
+    curvature = np.diff(grey, 2, axis=1)[1:-1] + np.diff(grey, 2, axis=0)[:, 1:-1]
+    yield np.log((curvature**2).mean() + 1e-6)
+
+
+def _spectrum(grey: NDArray[np.float32]) -> Iterator[float]:
+    power = np.abs(np.fft.rfft2(grey - grey.mean())) ** 2
+    radius = np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.rfftfreq(grey.shape[1])[None])
+    band = np.digitize(radius, (0.0625, 0.125, 0.25)).ravel()
+    energy = np.bincount(band, weights=power.ravel(), minlength=4)
+    yield from np.log(energy / (energy.sum() + 1e-6) + 1e-6)
+
+
+def _grid(grey: NDArray[np.float32]) -> Iterator[float]:
+    for plane in (grey, grey.T):
+        steps = np.abs(np.diff(plane, axis=1)).mean(0)
+        edges = steps[7::8].mean() if len(steps) > 7 else steps.mean()
+        yield np.log((edges + 1e-3) / (steps.mean() + 1e-3))
+
+
+def _bytes(image: Image) -> Iterator[float]:
+    for options in ({"format": "PNG", "compress_level": 4}, {"format": "JPEG", "quality": 75}):
+        file = io.BytesIO()
+        image.save(file, **options)
+        yield np.log(file.tell() / (image.width * image.height))
+
+
+def _hashed(captions: list[str]) -> NDArray[np.float32]:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    # Case is kept: on LAION-mi it is part of what tells the classes apart.
+    vectorizer = HashingVectorizer(
+        analyzer="char_wb",
+        ngram_range=(1, 3),
+        n_features=BUCKETS,
+        alternate_sign=False,
+        norm=None,
+        lowercase=False,
+        dtype=np.float32,
+    )
+    counts: NDArray[np.float32] = vectorizer.transform(captions).toarray()
+    return counts
+
+
+def length_features(caption: str) -> list[float]:
+    """Log number of characters and words; shares of non-ASCII, upper case, digits, punctuation; any caption (7)."""
+    if not caption:
+        return [0.0] * 7
+    kinds = (
+        lambda c: not c.isascii(),
+        str.isupper,
+        str.isdigit,
+        lambda c: not (c.isalnum() or c.isspace()),
+    )
+    shares = [sum(map(kind, caption)) / len(caption) for kind in kinds]
+    return [float(np.log1p(len(caption))), float(np.log1p(len(caption.split()))), *shares, 1.0]
+
+
+@hookimpl
+def mia_bench_attacks() -> list[type[Attack]]:
+    return [Blind]
