@@ -80,7 +80,7 @@ def scoring(default: Any, **constraints: Any) -> Any:
     return Field(default, json_schema_extra={"stage": "score"}, **constraints)
 
 
-class Params(BaseModel):
+class Parameters(BaseModel):
     """Base of an attack's parameter model: frozen, unknown names refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -165,13 +165,15 @@ class Attack(ABC):
 
     Class attributes:
         meta: What is known before it runs.
-        Params: Parameter model (subclass of `mia_bench.attack.Params`).
+        Params: Parameter model; an attack with parameters defines `class Params(Attack.Params)`.
         presets: Named, frozen option sets, selected as `name@preset`.
     """
 
     meta: ClassVar[Meta]
-    Params: ClassVar[type[Params]] = Params
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    class Params(Parameters):
+        """No parameters."""
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mia_bench.target import Target
+
+_NUMBERS = count()  # part of every name, so that two batches on one target never share
 
 
 class Batch:
@@ -44,6 +47,7 @@ class Batch:
         self.word_weights = tuple(word_weights or [None] * len(self.ids))
         self.target, self.noise = target, noise
         self._memo: dict[object, Keyed] = {}
+        self._number = next(_NUMBERS)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,7 +94,7 @@ class Batch:
                 quantity = "latent" + (f":{view}" if view else "")
                 shape = self.target.sample_shape
                 std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))
-            return keyed(self.target.encode(pixels, std_noise), f"x0{view and ':' + view}")
+            return keyed(self.target.encode(pixels, std_noise), f"x0#{self._number}{view and ':' + view}")
 
         return self._once(("x0", view), make)
 
@@ -101,10 +105,8 @@ class Batch:
         salt = self.noise.identity
 
         def make() -> Keyed:
-            arrays = self._draw(
-                lambda i: np.stack([self.noise.draw(i, quantity, s, draw, shape) for s in ts])
-            )
-            names = [f"{quantity}[{salt},{s},{draw}]" for s in ts]
+            arrays = self._draw(lambda i: np.stack([self.noise.draw(i, quantity, s, draw, shape) for s in ts]))
+            names = [f"{quantity}#{self._number}[{salt},{s},{draw}]" for s in ts]
             return keyed(arrays[:, 0], names[0]) if isinstance(t, int | np.integer) else keyed(arrays, names)
 
         return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +75,7 @@ class Registry:
         for entry in sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e), e.name)):
             registry.add(entry.name, _distribution(entry), entry.value, entry.load)
         for path in files:
-            plugin = registry.add(path.stem, str(path), str(path), lambda path=path: _import_file(path))
+            plugin = registry.add(path.stem, str(path), str(path), partial(_import_file, path))
             if plugin.error:
                 raise BrokenPluginError(f"plugin file {path}", plugin.error, "fix the file, or leave out -p")
         return registry
@@ -118,7 +119,7 @@ class Registry:
                 if name in book or any(b is book and n == name for b, n, _ in found):
                     raise ValueError(f"the name {name!r} is taken by another plugin")
                 found.append((book, name, item))
-        for book, name, item in found:  # type: ignore[assignment]
+        for book, name, item in found:
             book[name] = item
             plugin.provides.append(name)
 

@@ -105,7 +105,11 @@ class Store:
         self._replace(self.folder / name, lambda path: pq.write_table(table, path, compression="zstd"))
 
     def add(
-        self, ids: Sequence[str], digests: Sequence[str], measured: Mapping[str, Terms], provenance: Mapping[str, Any]
+        self,
+        ids: Sequence[str],
+        digests: Sequence[str],
+        measured: Mapping[str, Terms],
+        provenance: Mapping[str, Any],
     ) -> str:
         """Store one batch as a shard.
 
@@ -124,7 +128,7 @@ class Store:
         for fingerprint, terms in measured.items():
             for term, values in terms.items():
                 flat = values.reshape(len(ids), -1)
-                kept = np.flatnonzero(~np.isnan(flat).any(axis=1))
+                kept = np.flatnonzero(~np.isnan(flat).any(axis=1)).tolist()
                 rows["fingerprint"] += [fingerprint] * len(kept)
                 rows["sample_id"] += [ids[i] for i in kept]
                 rows["sample_digest"] += [digests[i] for i in kept]
@@ -196,7 +200,9 @@ class Store:
                 records.append((path, json.loads((pq.read_schema(path).metadata or {})[META])))
             except (OSError, KeyError, ValueError, pa.ArrowException) as error:
                 raise UnavailableError(
-                    f"shard {path}", f"it is damaged: {error}", f"delete it and run again; its samples are measured anew"
+                    f"shard {path}",
+                    f"it is damaged: {error}",
+                    "delete it and run again; its samples are measured anew",
                 ) from error
         for index, (path, record) in enumerate(records):
             inside = set(record)

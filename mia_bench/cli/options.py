@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-plugin_files: Any = click.option(
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+plugin_files: Decorator = click.option(
     "-p",
     "--plugin",
     "files",
@@ -16,8 +19,8 @@ plugin_files: Any = click.option(
     metavar="FILE.py",
     help="Load a plugin from a file. Repeatable.",
 )
-as_json: Any = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-attack_options: Any = click.option(
+as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+attack_options: Decorator = click.option(
     "-o",
     "options",
     multiple=True,

@@ -11,7 +11,9 @@ from mia_bench.cli.options import as_json, attack_options, plugin_files
 
 
 @click.command(name="run")
-@click.option("--attacks", default="all", show_default=True, metavar="all|NAME[@PRESET],...|GLOB", help="Which attacks.")
+@click.option(
+    "--attacks", default="all", show_default=True, metavar="all|NAME[@PRESET],...|GLOB", help="Which attacks."
+)
 @click.option("-k", "keyword", metavar="EXPR", help="Keep attacks that match words, and, or, not.")
 @click.option("--dataset", default="fluent-emoji", show_default=True, metavar="NAME[:ARG]", help="Samples to audit.")
 @click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
@@ -19,14 +21,35 @@ from mia_bench.cli.options import as_json, attack_options, plugin_files
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
-@click.option("--latent", type=click.Choice(["mode", "sample"]), default="mode", show_default=True, help="VAE posterior.")
+@click.option(
+    "--latent",
+    type=click.Choice(["mode", "sample"]),
+    default="mode",
+    show_default=True,
+    help="VAE posterior.",
+)
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Rows per network call.  [default: by model]")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Network calls at once on a CPU.  [default: cores]")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples per batch and shard.  [default: rows x threads]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Network calls at once on a CPU.  [default: cores]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Samples per batch and shard.  [default: rows x threads]",
+)
 @click.option("--no-share", is_flag=True, help="Run equal queries again instead of sharing them.")
 @click.option("--independent-noise", is_flag=True, help="Draw other noise for each attack.")
 @click.option("--noise", type=click.Path(path_type=Path), metavar="FILE.npz", help="Replay recorded noise.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder; resumed if it exists.  [default: runs/...]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Run folder; resumed if it exists.  [default: runs/...]",
+)
 @click.option("-x", "--exitfirst", "fail_fast", is_flag=True, help="Stop at the first failing attack or sample.")
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
 @attack_options

@@ -213,4 +213,4 @@ class Denoiser:
             return self.schedule.epsilon(self.predict(x, t, **dict(zip(names, states, strict=True))), x, t)
 
         self.executed += len(x)
-        return list(self.rows(network, x, t, *states).split(count))
+        return list(torch.split(self.rows(network, x, t, *states), count))

@@ -31,7 +31,9 @@ def component(cls: Any, folder: Path) -> Any:
     if is_network and cls.__module__.startswith("diffusers"):
         options["low_cpu_mem_usage"] = False  # its default complains when accelerate is not installed
     if not folder.is_dir():
-        raise UnavailableError(f"target part {folder.name!r}", f"no folder {folder}", "give a diffusers pipeline folder")
+        raise UnavailableError(
+            f"target part {folder.name!r}", f"no folder {folder}", "give a diffusers pipeline folder"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

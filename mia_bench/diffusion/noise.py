@@ -90,7 +90,9 @@ class RecordedNoise:
                         arrays[key] = dict(zip(ids, data[name], strict=True))
         except (OSError, KeyError, ValueError) as error:
             raise UnavailableError(
-                f"recorded noise {path}", str(error), "give an .npz with `sample_id` and arrays named QUANTITY/T/DRAW"
+                f"recorded noise {path}",
+                str(error),
+                "give an .npz with `sample_id` and arrays named QUANTITY/T/DRAW",
             ) from error
         return cls(arrays)
 

@@ -60,9 +60,7 @@ def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Wor
         first.setdefault(attack.fingerprint, attack)
     done = store.done(first)
     groups: dict[tuple[str, ...], list[Sample]] = {}
-    for sample_id, digest, captioned in zip(
-        plan.samples.id, plan.samples.digest, plan.samples.captioned, strict=True
-    ):
+    for sample_id, digest, captioned in zip(plan.samples.id, plan.samples.digest, plan.samples.captioned, strict=True):
         lacking = tuple(
             fingerprint
             for fingerprint, attack in first.items()

@@ -1,4 +1,4 @@
-"""What a run will do, decided before anything heavy is loaded: samples, attacks with resolved parameters, identities."""
+"""What a run will do, decided before anything heavy is loaded: samples, resolved parameters, identities."""
 
 from __future__ import annotations
 

@@ -142,7 +142,9 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
     plan = read_plan(store)
     for key in options:
         if all(key not in (a.name, a.label) for a in plan.attacks):
-            raise UsageError(f"option for {key!r}", "the run has no such attack", "`mia-bench report RUN` shows its rows")
+            raise UsageError(
+                f"option for {key!r}", "the run has no such attack", "`mia-bench report RUN` shows its rows"
+            )
     changed = []
     for planned in plan.attacks:
         cls = registry.attack(planned.name)
@@ -153,7 +155,9 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
             params = make_params(cls, planned.label, {planned.label: {**planned.params, **given}})
         if params.measuring() != before.measuring():
             raise UsageError(
-                f"option for {planned.label}", "it changes what is measured", "use `mia-bench run` with the same option"
+                f"option for {planned.label}",
+                "it changes what is measured",
+                "use `mia-bench run` with the same option",
             )
         changed.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
     plan = plan.model_copy(update={"attacks": tuple(changed)})

@@ -188,9 +188,7 @@ def _price(fingerprint: str, shards: Mapping[str, dict[str, Any]]) -> dict[str, 
     return {"queries": asked / images, "backward": backward / images, "seconds": seconds / images}
 
 
-def _result(
-    plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[str, dict[str, Any]]
-) -> Result:
+def _result(plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[str, dict[str, Any]]) -> Result:
     audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
     failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
     uncaptioned = [i for i, has in zip(plan.samples.id, plan.samples.captioned, strict=True) if not has]

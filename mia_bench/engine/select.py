@@ -62,7 +62,9 @@ def select(
             name, _, preset = part.partition("@")
             cls = registry.attack(name)
             if preset and preset not in cls.presets:
-                raise UsageError(f"unknown preset {part!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`")
+                raise UsageError(
+                    f"unknown preset {part!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`"
+                )
             found = [] if issubclass(cls, Control) else [part]  # controls run anyway
         for label in found:
             chosen[label] = chosen.get(label, False) or (part == label)
@@ -96,7 +98,9 @@ def matches(expression: str, text: str) -> bool:
     tokens = re.findall(r"\(|\)|[^\s()]+", expression)
 
     def unexpected() -> UsageError:
-        return UsageError(f"-k {expression!r}", "not an expression of words, and, or, not", "e.g. -k 'pia and not pian'")
+        return UsageError(
+            f"-k {expression!r}", "not an expression of words, and, or, not", "e.g. -k 'pia and not pian'"
+        )
 
     def either() -> bool:
         value = both()

@@ -28,9 +28,7 @@ Below it the 95 % interval missed the true AUC in up to 40 % of simulated sets, 
 """
 
 
-def delong_covariance(
-    scores: Sequence[ArrayLike] | FloatArray, member: ArrayLike
-) -> tuple[FloatArray, FloatArray]:
+def delong_covariance(scores: Sequence[ArrayLike] | FloatArray, member: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """AUCs of several scores of the same samples, and their covariance.
 
     Args:
@@ -48,9 +46,7 @@ def delong_covariance(
     n_pos = int(is_member.sum())
     n_neg = is_member.size - n_pos
     if min(n_pos, n_neg) < 2:
-        raise ValueError(
-            f"a variance needs two samples of each class, not {n_pos} members, {n_neg} non-members"
-        )
+        raise ValueError(f"a variance needs two samples of each class, not {n_pos} members, {n_neg} non-members")
     parts = [_components(values, is_member) for values, _ in lists]
     of_pos = np.array([pos for pos, _ in parts])  # (K, n_pos)
     of_neg = np.array([neg for _, neg in parts])  # (K, n_neg)

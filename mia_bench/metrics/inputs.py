@@ -28,9 +28,7 @@ def checked(scores: ArrayLike, member: ArrayLike) -> tuple[FloatArray, BoolArray
     values = np.asarray(scores, dtype=np.float64)
     raw: NDArray[Any] = np.asarray(member)
     if values.ndim != 1 or raw.shape != values.shape:
-        raise ValueError(
-            f"scores and labels must be two lists of one length, not {values.shape} and {raw.shape}"
-        )
+        raise ValueError(f"scores and labels must be two lists of one length, not {values.shape} and {raw.shape}")
     if raw.dtype != np.bool_ and not np.isin(raw, (0, 1)).all():
         raise ValueError("labels must be true (member) or false (non-member)")
     missing = int(np.isnan(values).sum())

@@ -186,9 +186,7 @@ def rates_at(scores: ArrayLike, member: ArrayLike, threshold: float) -> Rates:
         raise ValueError("the threshold is NaN")
     called = values >= threshold
     n_pos = int(is_member.sum())
-    return Rates(
-        int((called & is_member).sum()), int((called & ~is_member).sum()), n_pos, values.size - n_pos
-    )
+    return Rates(int((called & is_member).sum()), int((called & ~is_member).sum()), n_pos, values.size - n_pos)
 
 
 def asr_at(scores: ArrayLike, member: ArrayLike, threshold: float) -> float:

@@ -134,9 +134,7 @@ def clears_blind(auc: Metric, blind: Sequence[Metric]) -> ClearsBlind:
     known = [one.value for one in blind if one.value is not None]
     baseline = max([0.5, *known]) if known else None
     if auc.low is None:
-        return ClearsBlind(
-            verdict="unknown", baseline=baseline, reason=f"the attack's AUC is undefined: {auc.reason}"
-        )
+        return ClearsBlind(verdict="unknown", baseline=baseline, reason=f"the attack's AUC is undefined: {auc.reason}")
     if not blind:
         return ClearsBlind(verdict="unknown", reason="no blind baseline was run")
     if auc.low <= (0.5 if baseline is None else baseline):

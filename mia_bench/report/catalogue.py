@@ -30,14 +30,11 @@ def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> N
 def show_description(registry: Registry, name: str, as_json: bool) -> None:
     """Print all that is known about one name."""
     base = name.partition("@")[0].partition(":")[0]
-    for book, describe in (
-        (registry.attacks, _attack),
-        (registry.datasets, _meta),
-        (registry.targets, _meta),
-    ):
-        if base in book:
-            content = describe(book[base])
-            break
+    content: dict[str, Any]
+    if base in registry.attacks:
+        content = _attack(registry.attacks[base])
+    elif base in registry.datasets or base in registry.targets:
+        content = _meta(registry.datasets.get(base) or registry.targets[base])
     else:
         broken = next((p for p in registry.broken if p.name == base), None)
         if broken is None:
@@ -53,9 +50,20 @@ def show_description(registry: Registry, name: str, as_json: bool) -> None:
     parameters, presets = content.pop("parameters", []), content.pop("presets", {})
     print(pairs({k: _cell(v) for k, v in content.items()}))
     if parameters:
-        print("\nPARAMETERS (-o " + base + ".NAME=VALUE)\n" + table([list(p.values()) for p in parameters], list(parameters[0])))
+        print(
+            "\nPARAMETERS (-o "
+            + base
+            + ".NAME=VALUE)\n"
+            + table([list(p.values()) for p in parameters], list(parameters[0]))
+        )
     if presets:
-        print("\nPRESETS\n" + table([[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()], ["name", "sets"]))
+        print(
+            "\nPRESETS\n"
+            + table(
+                [[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()],
+                ["name", "sets"],
+            )
+        )
 
 
 def _attacks(registry: Registry) -> list[dict[str, Any]]:
@@ -74,7 +82,11 @@ def _attacks(registry: Registry) -> list[dict[str, Any]]:
 
 def _datasets(registry: Registry) -> list[dict[str, Any]]:
     return [
-        {"name": name + (":" + cls.meta.argument if cls.meta.argument else ""), "targets": list(cls.meta.targets), "summary": cls.meta.summary}
+        {
+            "name": name + (":" + cls.meta.argument if cls.meta.argument else ""),
+            "targets": list(cls.meta.targets),
+            "summary": cls.meta.summary,
+        }
         for name, cls in sorted(registry.datasets.items())
     ]
 
@@ -106,7 +118,12 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
         **_meta(cls),
         "queries": _queries(cls),
         "parameters": [
-            {"name": name, "type": _type(field.annotation), "default": _default(field), "stage": _stage(field)}
+            {
+                "name": name,
+                "type": _type(field.annotation),
+                "default": _default(field),
+                "stage": _stage(field),
+            }
             for name, field in cls.Params.model_fields.items()
         ],
         "presets": {name: dict(values) for name, values in cls.presets.items()},
@@ -137,7 +154,9 @@ def _stage(field: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    text = (
+        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    )
     return text.replace("typing.", "")
 
 

@@ -38,7 +38,9 @@ def notes(result: Result) -> list[str]:
     if result.calibration:
         said.append(f"no threshold, scaler or weight could be calibrated: {result.calibration}")
     if any(r.blind and r.blind.verdict == "does not clear" for r in ok):
-        said.append("does not clear blind: no better than classifiers that never ask the target (`blind`), or than chance")
+        said.append(
+            "does not clear blind: no better than classifiers that never ask the target (`blind`), or than chance"
+        )
     cost = result.cost
     if cost.executed:
         shared = 1 - cost.executed / cost.asked if cost.asked else 0.0
@@ -48,7 +50,10 @@ def notes(result: Result) -> list[str]:
         )
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
     said += [f"failed {row.label}: {row.reason}" for row in result.rows if row.status == "failed"]
-    said += [f"sample {f.sample!r} left out{f' of {f.attack}' if f.attack else ''}: {f.reason}" for f in result.failures[:SHOWN]]
+    said += [
+        f"sample {f.sample!r} left out{f' of {f.attack}' if f.attack else ''}: {f.reason}"
+        for f in result.failures[:SHOWN]
+    ]
     if len(result.failures) > SHOWN:
         said.append(f"... and {len(result.failures) - SHOWN} more samples left out; results.json lists all")
     return [printable(line) for line in said]
@@ -106,4 +111,13 @@ def _cells(row: Row) -> list[object]:
         marks.append({"does not clear": "does not clear blind"}.get(row.blind.verdict, "blind unknown"))
     queries = "–" if row.queries is None else f"{row.queries:.4g}"
     price = "–" if row.seconds is None else seconds_text(row.seconds)
-    return [row.label, row.n, interval(e.auc), percent(e.tpr_at_1), percent(e.asr_oracle), queries, price, ", ".join(marks)]
+    return [
+        row.label,
+        row.n,
+        interval(e.auc),
+        percent(e.tpr_at_1),
+        percent(e.asr_oracle),
+        queries,
+        price,
+        ", ".join(marks),
+    ]

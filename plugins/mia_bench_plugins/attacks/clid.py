@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mia_bench import Access, Attack, Capability, Measured, Meta, Params, Scores, hookimpl, scoring
+from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, hookimpl, scoring
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.errors import SampleError
 
@@ -60,7 +60,7 @@ class CLiD(Attack):
         orientation="higher is member",
     )
 
-    class Params(Params):
+    class Params(Attack.Params):
         """Parameters.
 
         Attributes:
@@ -118,8 +118,7 @@ class CLiD(Attack):
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         pool = measured.select(measured.audit) if calibration is None else calibration
         discrepancy, likelihood = (
-            robust(values, fitted_on)
-            for values, fitted_on in zip(self.terms(measured), self.terms(pool), strict=True)
+            robust(values, fitted_on) for values, fitted_on in zip(self.terms(measured), self.terms(pool), strict=True)
         )
         alpha = self.params.alpha
         if alpha is None:
@@ -140,16 +139,18 @@ class CLiD(Attack):
 def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
     """(value - median) / interquartile range, both of `fitted_on`."""
     low, middle, high = np.percentile(fitted_on, [25, 50, 75])
-    return (values - middle) / max(high - low, 1e-12)
+    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-12)
+    return scaled
 
 
 def best_alpha(discrepancy: NDArray[np.float64], likelihood: NDArray[np.float64], calibration: Measured) -> float:
     """The alpha in {0, 0.1, ..., 1} with the best AUC on the calibration set; the largest of equals."""
     from mia_bench.metrics import auc
 
-    assert calibration.member is not None
-    d, l = robust(discrepancy, discrepancy), robust(likelihood, likelihood)
-    return float(max(ALPHAS, key=lambda a: (auc(a * d + (1 - a) * l, calibration.member), a)))
+    member = calibration.member
+    assert member is not None, "a calibration set is labelled"
+    scaled = robust(discrepancy, discrepancy), robust(likelihood, likelihood)
+    return float(max(ALPHAS, key=lambda a: (auc(a * scaled[0] + (1 - a) * scaled[1], member), a)))
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Loss(Attack):
         access=Access.LOSS,
     )
 
-    class Params(Params):
+    class Params(Attack.Params):
         """Parameters.
 
         Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class MonteCarlo(Attack):
         access=Access.LOSS,
     )
 
-    class Params(Params):
+    class Params(Attack.Params):
         """Parameters.
 
         Attributes:

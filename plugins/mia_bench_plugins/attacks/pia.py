@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_sum
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class PIA(Attack):
         access=Access.NOISE,
     )
 
-    class Params(Params):
+    class Params(Attack.Params):
         """Parameters.
 
         Attributes:

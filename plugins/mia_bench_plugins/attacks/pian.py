@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, Params, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean, power_sum
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class PIAN(Attack):
         access=Access.NOISE,
     )
 
-    class Params(Params):
+    class Params(Attack.Params):
         """Parameters.
 
         Attributes:

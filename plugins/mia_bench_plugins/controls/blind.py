@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mia_bench import Access, Attack, Control, Measured, Meta, Params, hookimpl, scoring
+from mia_bench import Access, Attack, Control, Measured, Meta, hookimpl, scoring
 from mia_bench.errors import NothingError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Blind(Control):
         orientation="higher is member",
     )
 
-    class Params(Params):
+    class Params(Control.Params):
         """Parameters.
 
         Attributes:
