@@ -90,7 +90,7 @@ class Batch:
 
         def make() -> Keyed:
             std_noise = None
-            if self.target.latent == "sample":
+            if self.target.latent == "sample" and self.target.meta.kind == "latent":
                 quantity = "latent" + (f":{view}" if view else "")
                 shape = self.target.sample_shape
                 std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))

@@ -7,7 +7,10 @@ registered on its own: whatever goes wrong is recorded as its status and harms n
 from __future__ import annotations
 
 import difflib
+import hashlib
 import importlib.util
+import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +24,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from mia_bench import hookspecs
-from mia_bench.attack import Attack, Meta
+from mia_bench.attack import Attack, Meta, Parameters
 from mia_bench.dataset import Dataset, DatasetMeta
 from mia_bench.errors import BrokenPluginError, UsageError
 from mia_bench.target import Target, TargetMeta
@@ -115,9 +118,12 @@ class Registry:
                     raise TypeError(f"{item.__name__}.meta is not a {meta.__name__}")
                 if abstract := sorted(getattr(item, "__abstractmethods__", ())):
                     raise TypeError(f"{item.__name__} does not implement {', '.join(abstract)}")
+                if issubclass(item, Attack):
+                    _check_attack(item)
                 name = item.meta.name
                 if name in book or any(b is book and n == name for b, n, _ in found):
-                    raise ValueError(f"the name {name!r} is taken by another plugin")
+                    owner = next((f"{p.name} ({p.origin})" for p in self.plugins if name in p.provides), "itself")
+                    raise ValueError(f"the name {name!r} is taken by plugin {owner}")
                 found.append((book, name, item))
         for book, name, item in found:
             book[name] = item
@@ -149,16 +155,46 @@ class Registry:
                     f"plugin {plugin.name} ({plugin.origin}) is broken: {plugin.error}",
                     "fix or uninstall it; `mia-bench list plugins` shows all",
                 )
-        raise UsageError(f"unknown {what} {name!r}", suggest(name, book), f"`mia-bench list` shows every {what}")
+        broken = ", ".join(p.name for p in self.broken)
+        fix = f"`mia-bench list` shows every {what}" + (f"; plugins that did not load: {broken}" if broken else "")
+        raise UsageError(f"unknown {what} {name!r}", suggest(name, book), fix)
 
     def run_started(self, event: Any) -> None:
-        self.manager.hook.mia_bench_run_started(event=event)
+        self._tell("mia_bench_run_started", event)
 
     def batch_measured(self, event: Any) -> None:
-        self.manager.hook.mia_bench_batch_measured(event=event)
+        self._tell("mia_bench_batch_measured", event)
 
     def run_finished(self, event: Any) -> None:
-        self.manager.hook.mia_bench_run_finished(event=event)
+        self._tell("mia_bench_run_finished", event)
+
+    def _tell(self, hook: str, event: Any) -> None:
+        """Tell everybody; a plugin that fails to listen is broken from then on, and told no more."""
+        for listener in list(getattr(self.manager.hook, hook).get_hookimpls()):
+            try:
+                listener.function(*[event] * len(listener.argnames))
+            except Exception as error:
+                plugin = next((p for p in self.plugins if f"{p.origin}:{p.name}" == listener.plugin_name), None)
+                if plugin is None:
+                    raise  # the harness's own
+                plugin.error, plugin.trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+                self.manager.unregister(listener.plugin)
+                why = f"plugin {plugin.name} ({plugin.origin}) failed in {hook}: {plugin.error}"
+                logging.getLogger("mia_bench").warning("%s; the run goes on without it", why)
+
+
+def _check_attack(cls: type[Attack]) -> None:
+    """Defaults and presets must be valid and have a price: listings and plans rely on it."""
+    if not (isinstance(cls.Params, type) and issubclass(cls.Params, Parameters)):
+        raise TypeError(f"{cls.__name__}.Params is not a subclass of Attack.Params")
+    for preset, values in {"": {}, **cls.presets}.items():
+        try:
+            params = cls.Params.model_validate_json(json.dumps(values), strict=True)
+            for kind in ("pixel", "latent"):
+                cls(params.resolved(kind)).queries()
+        except Exception as error:
+            what = f"preset {preset!r}" if preset else "its defaults"
+            raise ValueError(f"{cls.__name__}.queries() fails with {what}: {error}") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -175,7 +211,8 @@ def _distribution(entry: EntryPoint) -> str:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError("no such file")
-    name = f"mia_bench_file_{path.stem}"
+    # Two files of one name are two modules: the source of each is part of its attacks' identity.
+    name = f"mia_bench_file_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")

@@ -30,11 +30,11 @@ class Row(_Record):
     fingerprint: str
     """Identity of its measurements."""
 
-    status: Literal["ok", "failed"]
-    """`failed`: it has no scores; `reason` says why."""
+    status: Literal["ok", "failed", "empty"]
+    """`failed`: its own fault left it without scores; `empty`: no sample could be measured or compared."""
 
     reason: str | None = None
-    """Why it failed."""
+    """Why it has no scores."""
 
     n: int = 0
     """Audit samples with known membership that were scored."""

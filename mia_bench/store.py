@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("shard", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
+SHARDS = "[!.]*.parquet"
 Terms = Mapping[str, NDArray[np.float64]]
 
 
@@ -73,8 +74,9 @@ class Store:
         except OSError as error:
             raise _unwritable(self.folder, error) from error
         try:
-            for left in self.shards.glob(".*.tmp"):  # of a killed run; nobody else writes while we hold the lock
-                left.unlink(missing_ok=True)
+            for folder in (self.folder, self.shards):  # nobody else writes while we hold the lock
+                for left in folder.glob(".*.tmp"):  # of a killed run
+                    left.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -97,7 +99,7 @@ class Store:
             raise UnavailableError(
                 f"run folder {self.folder}", f"it has no {name}", "give a folder that `mia-bench run` wrote"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise UnavailableError(f"file {path}", str(error), "run again into a new folder") from error
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -142,12 +144,14 @@ class Store:
     def compact(self) -> None:
         """Join all shards into one file; harmless when interrupted."""
         files = list(self._files())
-        if len(files) < 2:
-            return
-        table = pa.concat_tables([pq.read_table(path) for path, _ in files]).unify_dictionaries()
-        shards = {name: record for _, records in files for name, record in records.items()}
-        self._write_shard(uuid.uuid4().hex[:12], table, shards)
-        for path, _ in files:
+        replaced = set(self.shards.glob(SHARDS))  # with what an interrupted compaction left behind
+        if len(files) > 1:
+            table = pa.concat_tables([_read_shard(path) for path, _ in files]).unify_dictionaries()
+            shards = {name: record for _, records in files for name, record in records.items()}
+            self._write_shard(uuid.uuid4().hex[:12], table, shards)
+        else:
+            replaced -= {path for path, _ in files}
+        for path in replaced:
             path.unlink()
 
     def provenance(self) -> dict[str, dict[str, Any]]:
@@ -195,15 +199,9 @@ class Store:
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Shard files that no other file replaces, with what made them."""
         records: list[tuple[Path, dict[str, Any]]] = []
-        for path in sorted(self.shards.glob("[!.]*.parquet")):
-            try:
+        for path in sorted(self.shards.glob(SHARDS)):
+            with _damage_named(path):
                 records.append((path, json.loads((pq.read_schema(path).metadata or {})[META])))
-            except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-                raise UnavailableError(
-                    f"shard {path}",
-                    f"it is damaged: {error}",
-                    "delete it and run again; its samples are measured anew",
-                ) from error
         for index, (path, record) in enumerate(records):
             inside = set(record)
             others = [set(r) for i, (_, r) in enumerate(records) if i != index]
@@ -211,12 +209,13 @@ class Store:
                 yield path, record
 
     def _read(self, columns: list[str] | None) -> pa.Table:
-        tables = [pq.read_table(path, columns=columns) for path, _ in self._files()]
+        tables = [_read_shard(path, columns) for path, _ in self._files()]
         return pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table()
 
     def _write_shard(self, name: str, table: pa.Table, shards: Mapping[str, Any]) -> None:
         table = table.replace_schema_metadata({META: json.dumps(shards).encode()})
-        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, compression="zstd"))
+        options = {"compression": "zstd", "write_page_checksum": True}
+        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, **options))
 
     def _replace(self, path: Path, write: Any) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -230,6 +229,23 @@ class Store:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise _unwritable(self.folder, error) from error
+
+
+def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with _damage_named(path):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise UnavailableError(
+            f"shard {path}",
+            f"it is damaged: {error}",
+            "delete it and run again; its samples are measured anew",
+        ) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

@@ -161,7 +161,7 @@ class Target(ABC):
             return pixels
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: gradient attacks put latents into a graph
             moments = self.vae_rows(self.posterior, pixels).float()
             return moments[:, 0] if noise is None else moments[:, 0] + moments[:, 1] * noise
 

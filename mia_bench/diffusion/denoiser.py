@@ -95,11 +95,11 @@ class Denoiser:
         cells = [cell for j, s in enumerate(ts) for cell in self._column(x, j, s, conditions, share=not grad)]
         self.asked[self._asker] += len(cells) * x.shape[0]
         outputs = self._with_graph(cells) if grad else self._shared(cells)
-        result = torch.stack(outputs, dim=1)
         grid = ([] if isinstance(t, int | np.integer) else [len(ts)]) + (
             [] if isinstance(given, Condition) else [len(conditions)]
         )
-        result = result.reshape(x.shape[0], *grid, *result.shape[-SAMPLE_DIMS:])
+        with torch.set_grad_enabled(grad):
+            result = torch.stack(outputs, dim=1).reshape(x.shape[0], *grid, *outputs[0].shape[-SAMPLE_DIMS:])
         names = [None if c.key is None else f"e({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]
         if grad or None in names:
             return result

@@ -7,9 +7,11 @@ queries are equal; it is made on the CPU, so devices agree.
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +90,7 @@ class RecordedNoise:
                         quantity, t, draw = name.split("/")
                         key = (quantity, None if t == "-" else int(t), int(draw))
                         arrays[key] = dict(zip(ids, data[name], strict=True))
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
             raise UnavailableError(
                 f"recorded noise {path}",
                 str(error),
@@ -119,5 +121,5 @@ class SaltedNoise:
 
     def draw(self, sample_id: str, quantity: str, t: int | None, draw: int, shape: tuple[int, ...]) -> Array:
         # Posterior noise stays common: it belongs to the encoded image, not to an attack.
-        own = quantity if quantity == "latent" else f"{quantity}\x1f{self.salt}"
+        own = quantity if quantity.split(":")[0] == "latent" else f"{quantity}\x1f{self.salt}"
         return self.source.draw(sample_id, own, t, draw, shape)

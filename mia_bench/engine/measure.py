@@ -64,7 +64,7 @@ def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Wor
         lacking = tuple(
             fingerprint
             for fingerprint, attack in first.items()
-            if (sample_id, digest) not in done[fingerprint] and (captioned or not attack.caption_required)
+            if (sample_id, digest) not in done[fingerprint] and (captioned or attack.caption != "required")
         )
         if lacking:
             groups.setdefault(lacking, []).append(samples[sample_id])

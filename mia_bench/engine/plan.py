@@ -34,7 +34,7 @@ class PlannedAttack(_Record):
     control: bool
     params: dict[str, Any]
     queries: int
-    caption_required: bool
+    caption: Literal["unused", "optional", "required"]
     fingerprint: str  # identity of its measurements
 
 
@@ -187,7 +187,7 @@ def make_plan(
                 control=one.control,
                 params=params.model_dump(mode="json"),
                 queries=one.cls(params).queries(),
-                caption_required=one.cls.meta.caption == "required",
+                caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
             )
         )

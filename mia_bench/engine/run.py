@@ -188,18 +188,19 @@ def read_plan(store: Store) -> Plan:
         raise UnavailableError(f"run folder {store.folder}", reason, "run again into a new folder") from error
 
 
-def read_result(folder: Path) -> Result:
-    """The result of a run folder.
+def read_result(path: Path) -> Result:
+    """The result of a run folder, or of a results file (as `run --json` prints it).
 
     Raises:
         UnavailableError: It is missing, damaged, or of another version.
     """
-    content = Store(folder).read_json("results.json")
+    folder, name = (path.parent, path.name) if path.is_file() else (path, "results.json")
+    content = Store(folder).read_json(name)
     try:
         return Result.model_validate(content)
     except ValueError as error:
         reason = f"not a result of this version: {str(error).splitlines()[0]}"
-        raise UnavailableError(f"run folder {folder}", reason, f"`mia-bench score {folder}` writes it anew") from error
+        raise UnavailableError(f"result {folder / name}", reason, f"`mia-bench score {folder}` writes it anew") from error
 
 
 def default_folder(dataset: str, target: str, seed: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from mia_bench.attack import Attack, Measured, Scores
+from mia_bench.attack import Attack, Control, Measured, Scores
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
@@ -54,7 +54,7 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
             outcome.attacks.setdefault(planned.label, error)
     for label, problem in outcome.attacks.items():
         reasons.setdefault(label, f"measure failed: {type(problem).__name__}: {problem}")
-    rows = _rows(plan, scored, reasons, shards)
+    rows = _rows(plan, attacks, scored, reasons, outcome.attacks, shards)
     result = _result(plan, rows, outcome, shards)
     store.write_table("scores.parquet", scores_table(plan, scored))
     store.write_json("results.json", result.model_dump(mode="json"))
@@ -112,11 +112,16 @@ def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> 
 
 
 def _rows(
-    plan: Plan, scored: Mapping[str, Scored], reasons: Mapping[str, str], shards: Mapping[str, dict[str, Any]]
+    plan: Plan,
+    attacks: Mapping[str, Attack],
+    scored: Mapping[str, Scored],
+    reasons: Mapping[str, str],
+    broken: Collection[str],
+    shards: Mapping[str, dict[str, Any]],
 ) -> list[Row]:
     samples = plan.samples
     target = samples.audit & samples.labelled
-    controls = [a.label for a in plan.attacks if a.control and a.label in scored]
+    controls = {label: a for label in scored if isinstance(a := attacks[label], Control)}
     audit = {label: s.rows[target[s.rows]] for label, s in scored.items()}
     value = {label: dict(zip(s.rows.tolist(), s.values.tolist(), strict=True)) for label, s in scored.items()}
     rows: list[Row] = []
@@ -130,7 +135,8 @@ def _rows(
         common = {"label": planned.label, "control": planned.control, "params": planned.params}
         common |= {"fingerprint": planned.fingerprint}
         if planned.label not in scored:
-            rows.append(Row(**common, status="failed", reason=reasons.get(planned.label, "not measured")))
+            status = "failed" if planned.label in broken else "empty"
+            rows.append(Row(**common, status=status, reason=reasons.get(planned.label, "not measured")))
             continue
         scores, kept = scored[planned.label], audit[planned.label]
         values = np.array([value[planned.label][i] for i in kept.tolist()], dtype=np.float64)
@@ -142,7 +148,8 @@ def _rows(
         )
         blind: ClearsBlind | None = None
         if not planned.control:
-            names = [c for c in controls if plan.uses_captions or c.endswith("@image")]
+            reads_captions = plan.uses_captions and planned.caption != "unused"
+            names = [c for c, control in controls.items() if reads_captions or control.modality == "image"]
             blind = clears_blind(evaluation.auc, [auc_on(name, kept) for name in names])
         rows.append(
             Row(
@@ -193,7 +200,7 @@ def _result(plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[s
     failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
     uncaptioned = [i for i, has in zip(plan.samples.id, plan.samples.captioned, strict=True) if not has]
     for attack in plan.attacks:
-        if attack.caption_required:
+        if attack.caption == "required":
             failures += [
                 Failure(sample=i, attack=attack.label, reason="it has no caption") for i in sorted(uncaptioned)
             ]

@@ -49,7 +49,7 @@ def notes(result: Result) -> list[str]:
             f"{seconds_text(cost.seconds.get('measure', 0.0))} of measuring"
         )
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
-    said += [f"failed {row.label}: {row.reason}" for row in result.rows if row.status == "failed"]
+    said += [f"{row.status} {row.label}: {row.reason}" for row in result.rows if row.status != "ok"]
     said += [
         f"sample {f.sample!r} left out{f' of {f.attack}' if f.attack else ''}: {f.reason}"
         for f in result.failures[:SHOWN]
@@ -87,12 +87,12 @@ def percent(metric: Metric) -> str:
 
 
 def exit_status(result: Result) -> int:
-    """4 if a selected attack failed, 5 if nothing could be compared, 3 if samples were left out, else 0."""
+    """4 if an attack failed by its own fault, 3 if samples were left out, 5 if nothing could be compared, else 0."""
     attacks = [r for r in result.rows if not r.control]
     if any(r.status == "failed" for r in attacks):
         return ExitStatus.BROKEN_PLUGIN
     if all(r.evaluation is None or r.evaluation.auc.value is None for r in attacks):
-        return ExitStatus.NOTHING
+        return ExitStatus.UNAVAILABLE if any(r.status == "empty" for r in attacks) else ExitStatus.NOTHING
     return ExitStatus.UNAVAILABLE if result.failures else ExitStatus.OK
 
 
@@ -102,7 +102,7 @@ def _auc(row: Row) -> float:
 
 def _cells(row: Row) -> list[object]:
     if row.evaluation is None:
-        return [row.label, 0, "failed", "", "", "", "", ""]
+        return [row.label, 0, row.status, "", "", "", "", ""]
     e = row.evaluation
     marks = [*row.tags]
     if row.control:

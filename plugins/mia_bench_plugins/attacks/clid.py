@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, hookimpl, scoring
+from mia_bench.attack import Timestep
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.errors import SampleError
 
@@ -70,7 +72,7 @@ class CLiD(Attack):
             alpha: Weight of D against L in [0, 1]; fitted on the calibration set if not given.
         """
 
-        t: tuple[int, ...] = (440, 450, 460)
+        t: tuple[Timestep, ...] = Field((440, 450, 460), min_length=1)
         reduction: Reduction = "clip"
         alpha: float | None = scoring(None, ge=0, le=1)
 
@@ -84,9 +86,9 @@ class CLiD(Attack):
         return len(self.params.t) * (2 if self.params.reduction == "null" else 5)
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
-        t = self.params.t
+        t, reduced = self.params.t, self.reduced(batch)
+        captions = [batch.condition, *(target.condition(texts) for texts in reduced), batch.null]
         eps = batch.eps(t)  # (B, T, C, H, W)
-        captions = [batch.condition, *(target.condition(c) for c in self.reduced(batch)), batch.null]
         predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, captions)
         return {"losses": power_mean(predicted - eps[:, :, None])}  # (B, T, captions): full, reduced, null
 

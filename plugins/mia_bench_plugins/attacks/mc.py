@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
+from mia_bench.attack import Timestep
 from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class MonteCarlo(Attack):
             t: Timesteps; {440, 450, 460} on latents. Not defined in pixel space, where ours are {190, 200, 210}.
         """
 
-        t: tuple[int, ...] = by_kind(pixel=(190, 200, 210), latent=(440, 450, 460), min_length=1)
+        t: tuple[Timestep, ...] = by_kind(pixel=(190, 200, 210), latent=(440, 450, 460), min_length=1)
 
     def queries(self) -> int:
         return len(self.params.t)

@@ -28,7 +28,7 @@ BUCKETS = 1024
 FOLDS, REPEATS, LEAST = 5, 5, 10
 COMPONENTS = 30  # principal components kept of the 192 thumbnail values
 C = 10.0  # inverse L2 penalty; every block of features has rows of about unit length
-PERCENTILES = (5, 25, 50, 75, 95)
+PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Blind(Control):
@@ -67,12 +67,9 @@ class Blind(Control):
             `image` (B, 46): see `image_features`. `thumbnail` (B, 192): the image as 8x8 RGB in [0, 1].
             `caption` (B, 1024): hashed counts of 1-3 characters within words. `length` (B, 7): see `length_features`.
         """
-        images = [_window(image) for image in batch.images]
         captions = [caption or "" for caption in batch.captions]
         return {
-            "image": _rows(
-                [_size(whole) + image_features(part) for whole, part in zip(batch.images, images, strict=True)]
-            ),
+            "image": _rows([_size(image) + image_features(_window(image)) for image in batch.images]),
             "thumbnail": _rows([_thumbnail(image) for image in batch.images]),
             "caption": _hashed(captions),
             "length": _rows([length_features(caption) for caption in captions]),
@@ -80,13 +77,15 @@ class Blind(Control):
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
         """Decision values out of fold: 5-fold, stratified, grouped, 5 times, averaged."""
+        from threadpoolctl import threadpool_limits
+
         member = measured.member
         if member is None:
             raise NothingError("control blind", "no sample has a label", "use a dataset with members and non-members")
         for label, name in ((True, "members"), (False, "non-members")):
-            groups = {g for g, m in zip(measured.groups, member, strict=True) if m == label}
-            if len(groups) < LEAST:
-                why = f"{len(groups)} groups of {name}, {LEAST} needed"
+            found = len({group for group, m in zip(measured.groups, member, strict=True) if m == label})
+            if found < LEAST:
+                why = f"{found} groups of {name}, {LEAST} needed"
                 raise NothingError("control blind", why, "audit more samples")
         captioned = bool(measured["caption"].any())
         if self.modality == "caption" and not captioned:
@@ -100,7 +99,8 @@ class Blind(Control):
             caption=self.modality != "image" and captioned,
         )
         values = np.empty(len(order))
-        values[order] = _out_of_fold(features, member[order], groups)
+        with threadpool_limits(1):  # the same sums on any number of cores; threads gain nothing at this size
+            values[order] = _out_of_fold(features, member[order], groups)
         return values
 
 
@@ -137,12 +137,11 @@ def _scaled(values: NDArray[np.float64], train: NDArray[np.intp]) -> NDArray[np.
     """Standardised on the training rows, clipped at 5 standard deviations, rows of about unit length."""
     spread = values[train].std(axis=0)
     centred = (values - values[train].mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
-    return centred.clip(-5, 5) / np.sqrt(values.shape[1])
+    scaled: NDArray[np.float64] = centred.clip(-5, 5) / np.sqrt(values.shape[1])
+    return scaled
 
 
-def _out_of_fold(
-    features: Features, member: NDArray[np.bool_], groups: NDArray[np.intp]
-) -> NDArray[np.float64]:
+def _out_of_fold(features: Features, member: NDArray[np.bool_], groups: NDArray[np.intp]) -> NDArray[np.float64]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -191,38 +190,46 @@ def image_features(image: Image) -> list[float]:
     spectral energy in 4 bands (4). Strength of the 8-px JPEG grid along x and y (2). Bytes per pixel as PNG and as
     JPEG of quality 75, log (2).
     """
-    rgb = np.asarray(image, dtype=np.float32) / 255
-    grey = rgb @ np.float32([0.299, 0.587, 0.114])
-    return [*_colour(rgb), *_entropy(grey), *_texture(grey), *_spectrum(grey), *_grid(grey), *_bytes(image)]
+    planes = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    planes = np.ascontiguousarray(planes)
+    grey = np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), planes, 1)
+    parts = (_levels(image), _colour(planes), _entropy(grey), _texture(grey), _spectrum(grey), _grid(grey))
+    return [*(float(value) for part in parts for value in part), *_bytes(image)]
 
 
-def _colour(rgb: NDArray[np.float32]) -> Iterator[float]:
-    flat = rgb.reshape(-1, 3)
-    yield from flat.mean(0)
-    yield from flat.std(0)
-    yield from np.percentile(flat, PERCENTILES, axis=0).ravel()
-    low, high = flat.min(1), flat.max(1)
+def _levels(image: Image) -> Iterator[Any]:
+    """Mean, standard deviation and percentiles of each channel, from its histogram."""
+    level = np.arange(256) / 255
+    for counts in np.array(image.histogram(), dtype=np.float64).reshape(3, 256):
+        share = counts / counts.sum()
+        mean = share @ level
+        yield from (mean, np.sqrt(share @ (level - mean) ** 2))
+        yield from level[np.searchsorted(share.cumsum(), PERCENTILES)]
+
+
+def _colour(planes: NDArray[np.float32]) -> Iterator[Any]:
+    red, green, blue = planes
+    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
     yield from ((high == 0).mean(), (low == 1).mean())
-    saturation = (high - low) / np.maximum(high, 1e-6)
+    saturation = (high - low) / np.maximum(high, np.float32(1e-6))
     yield from (saturation.mean(), saturation.std())
-    red, green, blue = flat.T
     for opponent in (red - green, (red + green) / 2 - blue):
         yield from (opponent.std(), abs(opponent.mean()))
 
 
-def _entropy(grey: NDArray[np.float32]) -> Iterator[float]:
+def _entropy(grey: NDArray[np.float32]) -> Iterator[Any]:
     share = np.bincount((grey * 255).round().astype(np.intp).ravel(), minlength=256) / grey.size
     yield -(share[share > 0] * np.log2(share[share > 0])).sum()
 
 
-def _texture(grey: NDArray[np.float32]) -> Iterator[float]:
+def _texture(grey: NDArray[np.float32]) -> Iterator[Any]:
     across, down = np.abs(np.diff(grey, axis=1)), np.abs(np.diff(grey, axis=0))
     yield from (across.mean(), down.mean(), (across < 1e-6).mean())
     curvature = np.diff(grey, 2, axis=1)[1:-1] + np.diff(grey, 2, axis=0)[:, 1:-1]
     yield np.log((curvature**2).mean() + 1e-6)
 
 
-def _spectrum(grey: NDArray[np.float32]) -> Iterator[float]:
+def _spectrum(grey: NDArray[np.float32]) -> Iterator[Any]:
     power = np.abs(np.fft.rfft2(grey - grey.mean())) ** 2
     radius = np.hypot(np.fft.fftfreq(grey.shape[0])[:, None], np.fft.rfftfreq(grey.shape[1])[None])
     band = np.digitize(radius, (0.0625, 0.125, 0.25)).ravel()
@@ -230,7 +237,7 @@ def _spectrum(grey: NDArray[np.float32]) -> Iterator[float]:
     yield from np.log(energy / (energy.sum() + 1e-6) + 1e-6)
 
 
-def _grid(grey: NDArray[np.float32]) -> Iterator[float]:
+def _grid(grey: NDArray[np.float32]) -> Iterator[Any]:
     for plane in (grey, grey.T):
         steps = np.abs(np.diff(plane, axis=1)).mean(0)
         edges = steps[7::8].mean() if len(steps) > 7 else steps.mean()
@@ -238,10 +245,10 @@ def _grid(grey: NDArray[np.float32]) -> Iterator[float]:
 
 
 def _bytes(image: Image) -> Iterator[float]:
-    for options in ({"format": "PNG", "compress_level": 4}, {"format": "JPEG", "quality": 75}):
+    for kind in ("PNG", "JPEG"):
         file = io.BytesIO()
-        image.save(file, **options)
-        yield np.log(file.tell() / (image.width * image.height))
+        image.save(file, kind, compress_level=1, quality=75)
+        yield float(np.log(file.tell() / (image.width * image.height)))
 
 
 def _hashed(captions: list[str]) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
@@ -30,12 +30,15 @@ from mia_bench.dataset import Split
 from mia_bench.errors import UnavailableError, UsageError
 
 METADATA = ("metadata.csv", "metadata.jsonl")
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"}
-MEMBER = ("member", "members", "true", "1", "1.0", "yes")
-NONMEMBER = ("nonmember", "nonmembers", "non-member", "non-members", "heldout", "false", "0", "0.0", "no")
-UNKNOWN = ("", "unknown", "nan", "none")
-SPLITS: dict[str, Split] = {"": "audit", "audit": "audit", "calibration": "calibration"}
 COLUMNS = {"file_name", "caption", "text", "member", "split", "id", "group", "word_weights"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"}
+
+MEMBERS = ("member", "members")
+NONMEMBERS = ("nonmember", "nonmembers", "non-member", "non-members", "heldout")
+TRUE = (*MEMBERS, "true", "1", "1.0", "yes")
+FALSE = (*NONMEMBERS, "false", "0", "0.0", "no")
+UNKNOWN = ("", "unknown", "nan", "none")
+SPLITS: dict[str, Split] = {"audit": "audit", "calibration": "calibration"}
 MISSING = "missing"  # content of a file that cannot be read; opening the sample says why
 
 
@@ -46,7 +49,7 @@ class Folder(Dataset):
         name="folder",
         summary="your own images: a folder with metadata.csv or metadata.jsonl, or with members/ and nonmembers/",
         construction="as the folder says",
-        biases="unknown: read the blind control's row first",
+        biases="unknown: look at the blind control's row",
         argument="PATH of the folder",
     )
 
@@ -54,64 +57,59 @@ class Folder(Dataset):
         if not self.argument:
             raise UsageError("dataset folder", "no path given", "write --dataset folder:PATH")
         root = Path(self.argument).expanduser()
+        what = f"dataset folder:{root}"
         if not root.is_dir():
-            raise UnavailableError(f"dataset folder:{root}", "no such folder", "check the path")
-        found = [name for name in METADATA if (root / name).is_file()]
-        if len(found) > 1:
-            raise UnavailableError(f"dataset folder:{root}", f"both {' and '.join(found)}", "keep one of them")
+            raise UnavailableError(what, "no such folder", "check the path")
+        metadata = [root / name for name in METADATA if (root / name).is_file()]
+        if len(metadata) > 1:
+            raise UnavailableError(what, f"both {' and '.join(METADATA)}", "keep one of them")
         try:
-            samples = list(_listed(root / found[0]) if found else _walked(root))
+            samples = list(_listed(metadata[0]) if metadata else _walked(root))
         except OSError as error:
-            raise UnavailableError(f"dataset folder:{root}", str(error), "make it readable") from error
+            raise UnavailableError(what, str(error), "make it readable") from error
         if not samples:
-            raise UnavailableError(f"dataset folder:{root}", "no images", "put images or a metadata.csv there")
-        _check(samples, root)
+            raise UnavailableError(what, "no images", "put images there, or correct its metadata file")
+        _check(samples, what)
         return samples
 
 
 def _listed(metadata: Path) -> Iterator[Sample]:
     """One sample for each row of a metadata file."""
-    rows = _csv(metadata) if metadata.suffix == ".csv" else _jsonl(metadata)
-    line = 0
     try:
-        for line, row in rows:
-            yield _sample(metadata.parent, row)
-    except _RowError as error:
-        at = error.line or line
-        raise UnavailableError(f"{metadata}, line {at}", str(error), "correct that line") from error
+        for line, row in _csv(metadata) if metadata.suffix == ".csv" else _jsonl(metadata):
+            try:
+                yield _sample(metadata.parent, row)
+            except ValueError as error:
+                raise _malformed(metadata, line, str(error)) from error
     except UnicodeDecodeError as error:
         raise UnavailableError(str(metadata), "not UTF-8 text", "save it as UTF-8") from error
 
 
-class _RowError(ValueError):
-    """A row that cannot be understood; `line` where the reader knows better than the caller."""
-
-    def __init__(self, why: str, line: int = 0) -> None:
-        super().__init__(why)
-        self.line = line
+def _malformed(metadata: Path, line: int, why: str) -> UnavailableError:
+    return UnavailableError(f"{metadata}, line {line}", why, "correct that line")
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Line number and cells of each row; a quoted cell may span lines."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
             names = next(reader, [])
-            if "file_name" not in names:
-                raise _RowError("no column file_name", 1)
-            if len(set(names)) < len(names):
-                raise _RowError("two columns have the same name", 1)
-            start = reader.line_num + 1
+            if "file_name" not in names or len(set(names)) < len(names):
+                raise _malformed(path, 1, "the header needs file_name, and each column once")
+            line = reader.line_num + 1
             for cells in reader:
                 if cells and len(cells) != len(names):
-                    raise _RowError(f"{len(cells)} cells under {len(names)} columns", start)
+                    raise _malformed(path, line, f"{len(cells)} cells under {len(names)} columns")
                 if cells:
-                    yield start, dict(zip(names, cells, strict=True))
-                start = reader.line_num + 1
+                    yield line, dict(zip(names, cells, strict=True))
+                line = reader.line_num + 1
         except csv.Error as error:
-            raise _RowError(str(error), reader.line_num) from error
+            raise _malformed(path, reader.line_num, str(error)) from error
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Line number and fields of each row."""
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -119,142 +117,173 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _RowError(f"not JSON: {error}", number) from error
+                raise _malformed(path, number, f"not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise _RowError("not a JSON object", number)
-            yield number, {name: _text(value) for name, value in row.items()}
+                raise _malformed(path, number, "not a JSON object")
+            yield number, {name: _cell(value) for name, value in row.items()}
 
 
-def _text(value: object) -> str:
-    """A JSON value as it would stand in a CSV cell; a list is separated by spaces."""
+def _cell(value: object) -> str:
+    """A JSON value as a CSV cell would hold it; a list is separated by spaces."""
     if isinstance(value, list):
-        return " ".join(map(_text, value))
+        return " ".join(map(str, value))
     return "" if value is None else str(value)
 
 
 def _sample(root: Path, row: Mapping[str, str]) -> Sample:
+    """Raises ValueError: The row means nothing."""
     name = _inside(row.get("file_name", ""))
     caption = row.get("caption") or row.get("text") or None
-    split = row.get("split", "").strip().lower()
+    split = row.get("split", "").strip().lower() or "audit"
     if split not in SPLITS:
-        raise _RowError(f"split {split!r} is neither audit nor calibration")
-    return _make(
-        root / name,
-        row.get("id", "").strip() or name,
+        raise ValueError(f"split {split!r} is neither audit nor calibration")
+    content = _content(root / name)
+    return Sample(
+        id=row.get("id", "").strip() or name,
+        image=root / name,
+        content=content,
         caption=caption,
         member=_member(row.get("member", "")),
         split=SPLITS[split],
-        group=row.get("group", "").strip(),
-        labels={k: v for k, v in row.items() if k not in COLUMNS and v},
+        group=row.get("group", "").strip() or _group(name, content),
+        labels={column: cell for column, cell in row.items() if column not in COLUMNS and cell},
         word_weights=_weights(row.get("word_weights", ""), caption),
     )
 
 
 def _inside(name: str) -> str:
-    """The file name, when it stays within the folder. Links are followed: they are the owner's own doing."""
+    """The file name, when it stays within the folder; links are followed, the folder's owner made them."""
     path = PurePosixPath(name)
-    if not path.name or "\0" in name:
-        raise _RowError("file_name is empty" if not name else f"file_name {name!r} is no file's name")
     if path.is_absolute() or ".." in path.parts:
-        raise _RowError(f"file_name {name!r} leaves the folder")
+        raise ValueError(f"file_name {name!r} leaves the folder")
+    if not path.name or "\0" in name:
+        raise ValueError(f"file_name {name!r} names no file")
     return str(path)
 
 
 def _member(text: str) -> bool | None:
     word = text.strip().lower()
-    if word not in MEMBER + NONMEMBER + UNKNOWN:
-        raise _RowError(f"member {text!r} is neither true nor false")
-    return None if word in UNKNOWN else word in MEMBER
+    if word not in TRUE + FALSE + UNKNOWN:
+        raise ValueError(f"member {text!r} is neither true nor false nor empty")
+    return None if word in UNKNOWN else word in TRUE
 
 
 def _weights(text: str, caption: str | None) -> tuple[float, ...] | None:
-    if not text.strip():
+    weights, words = text.split(), (caption or "").split()
+    if not weights:
         return None
-    try:
-        weights = tuple(map(float, text.split()))
-    except ValueError:
-        raise _RowError(f"word_weights {text!r} are not numbers") from None
-    words = len((caption or "").split())
-    if len(weights) != words or not all(map(math.isfinite, weights)):
-        raise _RowError(f"{len(weights)} word_weights for {words} words; one finite number for each is needed")
-    return weights
+    if len(weights) != len(words):
+        raise ValueError(f"{len(weights)} word_weights for {len(words)} words of the caption")
+    numbers = tuple(map(float, weights))
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError("word_weights are not all finite")
+    return numbers
 
 
 def _walked(root: Path) -> Iterator[Sample]:
-    """One sample for each image file below `root`, hidden ones left out."""
+    """One sample for each image file below `root`; hidden ones are left out."""
     names = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
     for name in sorted(names, key=Path.as_posix):
-        if any(part.startswith(".") for part in name.parts) or not (root / name).is_file():
+        path = root / name
+        if any(part.startswith(".") for part in name.parts) or not path.is_file():
             continue
-        member: bool | None = None
-        split: Split = "audit"
-        for folder in map(str.lower, name.parts[:-1]):
-            if folder.isalpha() and folder in SPLITS:
-                split = SPLITS[folder]
-            elif folder in MEMBER[:2] or folder in NONMEMBER[:5]:
-                member = folder in MEMBER
-            else:
-                break
-        yield _make(root / name, name.as_posix(), caption=_caption(root / name), member=member, split=split)
+        member, split = _labels(name.parts[:-1])
+        content = _content(path)
+        yield Sample(
+            id=name.as_posix(),
+            image=path,
+            content=content,
+            caption=_caption(path.with_suffix(".txt")),
+            member=member,
+            split=split,
+            group=_group(name.as_posix(), content),
+        )
 
 
-def _caption(image: Path) -> str | None:
-    beside = image.with_suffix(".txt")
+def _labels(folders: Iterable[str]) -> tuple[bool | None, Split]:
+    """What the folders say, from the top, up to the first that says nothing."""
+    member: bool | None = None
+    split: Split = "audit"
+    for folder in map(str.lower, folders):
+        if folder in MEMBERS + NONMEMBERS:
+            member = folder in MEMBERS
+        elif folder in SPLITS:
+            split = SPLITS[folder]
+        else:
+            break
+    return member, split
+
+
+def _caption(path: Path) -> str | None:
     try:
-        return beside.read_text(encoding="utf-8-sig").strip() or None
+        return path.read_text(encoding="utf-8-sig").strip() or None
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise UnavailableError(str(beside), "not UTF-8 text", "save it as UTF-8") from error
-
-
-def _make(
-    path: Path,
-    name: str,
-    *,
-    caption: str | None,
-    member: bool | None,
-    split: Split,
-    group: str = "",
-    labels: Mapping[str, str] | None = None,
-    word_weights: tuple[float, ...] | None = None,
-) -> Sample:
-    content = _content(path)
-    return Sample(
-        id=name,
-        image=path,
-        content=content,
-        caption=caption,
-        member=member,
-        split=split,
-        group=group or (name if content == MISSING else content),
-        labels=labels or {},
-        word_weights=word_weights,
-    )
+        raise UnavailableError(str(path), "not UTF-8 text", "save it as UTF-8") from error
 
 
 def _content(path: Path) -> str:
+    """sha256 of a file's bytes."""
     try:
-        if not path.is_file():  # reading a pipe would never end
-            return MISSING
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if path.is_file():  # reading a pipe would never end
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return MISSING
+        pass
+    return MISSING
 
 
-def _check(samples: Sequence[Sample], root: Path) -> None:
-    """Ids are unique; neither a group nor a file is in both splits; no file is both member and non-member."""
-    what = f"dataset folder:{root}"
-    for twice in _shared(samples, lambda s: s.id, lambda s: id(s)):
-        raise UnavailableError(what, f"duplicate id {twice[0].id!r}", "give each row its own id")
+def _group(name: str, content: str) -> str:
+    """Identical files share a group."""
+    return name if content == MISSING else f"sha256:{content}"
+
+
+def _check(samples: Sequence[Sample], what: str) -> None:
+    """Ids are unique Unicode; no file and no group is in both splits; no file is both member and non-member."""
+    for sample in samples:
+        try:
+            f"{sample.id}{sample.caption}{sample.group}".encode()
+        except UnicodeEncodeError as error:
+            raise UnavailableError(what, f"{sample.id!a} is not valid Unicode", "rename it") from error
     read = [s for s in samples if s.content != MISSING]
-    for both in _shared(samples, lambda s: s.group, lambda s: s.split):
-        why = f"group {both[0].group!r} is in both splits: {_names(both)}"
-        raise UnavailableError(what, why, "move the group into one split")
-    for both in _shared(read, lambda s: s.content, lambda s: s.split):
-        why = f"one file in both splits: {_names(both)}"
-        raise UnavailableError(what, why, "remove one of them")
-    for both in _shared([s for s in read if s.member is not None], lambda s: s.content, lambda s: s.member):
-        why = f"one file among members and non-members: {_names(both)}"
-        raise UnavailableError(what, why, "correct the labels, or remove both")
+    labelled = [s for s in read if s.member is not None]
+    _refuse(_by(samples, lambda s: s.id), len, what, "duplicate id", "give each sample its own id")
+    _refuse(
+        _by(labelled, lambda s: s.content),
+        _memberships,
+        what,
+        "one file labelled both ways",
+        "keep one label",
+    )
+    _refuse(_by(read, lambda s: s.content), _splits, what, "one file in both splits", "remove one of them")
+    _refuse(_by(samples, lambda s: s.group), _splits, what, "one group in both splits", "keep it in one")
+
+
+def _by(samples: Iterable[Sample], key: Callable[[Sample], str]) -> list[list[Sample]]:
+    lots: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        lots[key(sample)].append(sample)
+    return list(lots.values())
+
+
+def _splits(lot: Sequence[Sample]) -> int:
+    return len({s.split for s in lot})
+
+
+def _memberships(lot: Sequence[Sample]) -> int:
+    return len({s.member for s in lot})
+
+
+def _refuse(lots: list[list[Sample]], count: Callable[[Sequence[Sample]], int], what: str, why: str, fix: str) -> None:
+    """One kind must be all there is in a lot; the message names the lots that have more."""
+    bad = [lot for lot in lots if count(lot) > 1]
+    if bad:
+        names = ["/".join(dict.fromkeys(f"{s.id!r}" for s in lot)) for lot in bad[:3]]
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UnavailableError(what, f"{why}: {', '.join(names)}{more}", fix)
+
+
+@hookimpl
+def mia_bench_datasets() -> list[type[Dataset]]:
+    return [Folder]

@@ -8,7 +8,7 @@ from mia_bench import Target, TargetMeta, hookimpl
 from mia_bench_plugins.targets.stable_diffusion import StableDiffusion
 
 DATA = Path(__file__).parents[1] / "data"
-LICENCE = "weights MIT; VAE and text encoder trained on OpenMoji (CC BY-SA 4.0) and Twemoji (CC BY 4.0) too"
+LICENCE = "U-Net MIT; VAE and text encoder CC BY-SA 4.0; see data/LICENSE.md"
 
 
 class EmojiDefault(StableDiffusion):

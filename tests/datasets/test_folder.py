@@ -1,0 +1,224 @@
+"""Your own images: what a folder means, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mia_bench.errors import SampleError, UnavailableError, UsageError
+from mia_bench_plugins.datasets.folder import MISSING, Folder
+
+
+def draw(path: Path, shade: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), (shade, shade, shade)).save(path)
+    return path
+
+
+def read(root: Path) -> dict:
+    return {s.id: s for s in Folder(str(root)).samples()}
+
+
+def refused(root: Path, *words: str) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        Folder(str(root)).samples()
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.fix
+
+
+@pytest.fixture
+def images(tmp_path):
+    for shade, name in enumerate(["a", "b", "c", "d"]):
+        draw(tmp_path / "img" / f"{name}.png", shade)
+    return tmp_path
+
+
+def table(root: Path, text: str) -> Path:
+    (root / "metadata.csv").write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_csv_file(images):
+    found = read(
+        table(
+            images,
+            "file_name,caption,member,split,id,group,word_weights,memorised\n"
+            'img/a.png,"a cat, asleep",true,,first,pets,1 0.5 2,yes\n'
+            "img/b.png,,NonMember,calibration,,,,\n"
+            "\n"
+            "./img/c.png,x,,audit,,,,\n",
+        )
+    )
+    first, second, third = found.values()
+    assert list(found) == ["first", "img/b.png", "img/c.png"]
+    assert (first.caption, first.member, first.split, first.group) == ("a cat, asleep", True, "audit", "pets")
+    assert first.word_weights == (1, 0.5, 2)
+    assert first.labels == {"memorised": "yes"}
+    assert first.content == hashlib.sha256((images / "img/a.png").read_bytes()).hexdigest()
+    assert first.open().size == (16, 16)
+    assert (second.caption, second.member, second.split) == (None, False, "calibration")
+    assert (third.caption, third.member, third.labels) == ("x", None, {})
+
+
+def test_a_jsonl_file(images):
+    rows = [
+        {"file_name": "img/a.png", "text": "ein Löwe", "member": True, "word_weights": [1, 2.5]},
+        {"file_name": "img/b.png", "member": 0, "id": 7, "caption": None, "extra": 3},
+        {"file_name": "img/c.png", "member": None, "split": "calibration"},
+    ]
+    text = "\n\n".join(json.dumps(row) for row in rows)
+    (images / "metadata.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    found = read(images)
+    assert [s.member for s in found.values()] == [True, False, None]
+    assert found["img/a.png"].caption == "ein Löwe"
+    assert found["img/a.png"].word_weights == (1, 2.5)
+    assert found["7"].labels == {"extra": "3"}
+    assert found["img/c.png"].split == "calibration"
+
+
+@pytest.mark.parametrize("word", ["true", "1", "YES", "member", "Members", "1.0"])
+def test_words_for_members(images, word):
+    assert read(table(images, f"file_name,member\nimg/a.png, {word} \n"))["img/a.png"].member is True
+
+
+@pytest.mark.parametrize("word", ["False", "0", "no", "non-member", "nonmember", "0.0"])
+def test_words_for_nonmembers(images, word):
+    assert read(table(images, f"file_name,member\nimg/a.png,{word}\n"))["img/a.png"].member is False
+
+
+def test_folders_that_say_the_class(tmp_path):
+    for shade, name in enumerate(
+        [
+            "members/b.png",
+            "members/deep/nonmembers/a.PNG",
+            "Non-Members/c.jpg",
+            "calibration/members/d.webp",
+            "nonmembers/calibration/e.png",
+            "other/members/f.png",
+            "train/g.png",
+            "h.png",
+            ".hidden/i.png",
+            "members/._j.png",
+        ]
+    ):
+        draw(tmp_path / name, 20 * shade)
+    (tmp_path / "members" / "b.txt").write_text(" a lion \n", encoding="utf-8")
+    (tmp_path / "members" / "notes.md").write_text("no image")
+    found = read(tmp_path)
+    assert {name: (s.member, s.split) for name, s in found.items()} == {
+        "members/b.png": (True, "audit"),
+        "members/deep/nonmembers/a.PNG": (True, "audit"),
+        "Non-Members/c.jpg": (False, "audit"),
+        "calibration/members/d.webp": (True, "calibration"),
+        "nonmembers/calibration/e.png": (False, "calibration"),
+        "other/members/f.png": (None, "audit"),
+        "train/g.png": (None, "audit"),
+        "h.png": (None, "audit"),
+    }
+    assert list(found) == sorted(found)
+    assert found["members/b.png"].caption == "a lion"
+    assert found["h.png"].caption is None
+
+
+def test_a_missing_file_fails_alone(images):
+    found = read(table(images, "file_name,member\nimg/a.png,1\nimg/zz.png,0\nimg,0\n"))
+    assert found["img/a.png"].open()
+    for name in ("img/zz.png", "img"):
+        assert found[name].content == MISSING
+        assert found[name].group == name
+        with pytest.raises(SampleError, match=name):
+            found[name].open()
+
+
+def test_a_pipe_fails_alone(images):
+    os.mkfifo(images / "pipe.png")
+    with pytest.raises(SampleError, match="not a regular file"):
+        read(table(images, "file_name\npipe.png\n"))["pipe.png"].open()
+
+
+@pytest.mark.parametrize("name", ["../x.png", "img/../../x.png", "/etc/x.png", "img/../img/a.png"])
+def test_paths_stay_in_the_folder(images, name):
+    refused(table(images, f"file_name\nimg/b.png\n{name}\n"), "line 3", "leaves the folder", repr(name))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("line 1", "file_name")),
+        ("image,caption\nimg/a.png,x\n", ("line 1", "file_name")),
+        ("file_name,file_name\nimg/a.png,x\n", ("line 1", "once")),
+        ("file_name,caption\nimg/a.png\n", ("line 2", "1 cells under 2 columns")),
+        ("file_name,caption\nimg/a.png,x,y\n", ("line 2", "3 cells")),
+        ('file_name,caption\nimg/a.png,"x\ny"\nimg/b.png\n', ("line 4", "1 cells")),
+        ('file_name,caption\nimg/a.png,"x"y\n', ("line 2",)),
+        ('file_name,caption\nimg/a.png,"x\n', ("line",)),
+        ("file_name,member\nimg/a.png,1\nimg/b.png,maybe\n", ("line 3", "'maybe'")),
+        ("file_name,split\nimg/a.png,test\n", ("line 2", "'test'")),
+        ('file_name,caption\n"",x\n', ("line 2", "names no file")),
+        ("file_name,caption,word_weights\nimg/a.png,a b,1\n", ("line 2", "1 word_weights for 2 words")),
+        ("file_name,caption,word_weights\nimg/a.png,a,one\n", ("line 2", "'one'")),
+        ("file_name,caption,word_weights\nimg/a.png,a,nan\n", ("line 2", "finite")),
+        ("file_name\n", ("no images",)),
+        ("file_name\nimg/a.png\n./img/a.png\n", ("duplicate id", "'img/a.png'")),
+        ("file_name,id\nimg/a.png,x\nimg/b.png,x\nimg/c.png,y\nimg/d.png,y\n", ("duplicate id", "'x'", "'y'")),
+        ("file_name,group,split\nimg/a.png,g,\nimg/b.png,g,calibration\n", ("both splits", "img/a.png", "img/b.png")),
+    ],
+)
+def test_csv_files_that_are_refused(images, text, words):
+    refused(table(images, text), *words)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", ("line 2", "not JSON")),
+        ("[1]", ("line 2", "not a JSON object")),
+        ("[" * 100_000, ("line 2", "not JSON")),
+        ('{"caption": "x"}', ("line 2", "names no file")),
+        ('{"file_name": "a\\u0000.png"}', ("line 2", "names no file")),
+        ('{"file_name": "a.png", "member": 2}', ("line 2", "'2'")),
+        ('{"file_name": "a.png", "id": "\\ud800"}', ("not valid Unicode",)),
+    ],
+)
+def test_jsonl_files_that_are_refused(images, line, words):
+    (images / "metadata.jsonl").write_text('{"file_name": "img/a.png"}\n' + line + "\n")
+    refused(images, *words)
+
+
+def test_identical_files_share_a_group_unless_one_is_given(images):
+    draw(images / "img" / "e.png", 0)
+    found = read(table(images, "file_name,group\nimg/a.png,\nimg/e.png,\nimg/b.png,\n"))
+    assert found["img/a.png"].group == found["img/e.png"].group != found["img/b.png"].group
+
+
+def test_identical_files_in_both_splits_or_both_classes_are_refused(images):
+    draw(images / "img" / "e.png", 0)
+    rows = "file_name,member,split,group\nimg/a.png,1,audit,x\nimg/e.png,"
+    refused(table(images, rows + "0,audit,y\n"), "labelled both ways", "img/a.png", "img/e.png")
+    refused(table(images, rows + "1,calibration,y\n"), "both splits", "img/a.png", "img/e.png")
+    assert read(table(images, rows + ",audit,y\n"))["img/e.png"].member is None
+
+
+def test_folders_that_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="no path"):
+        Folder().samples()
+    refused(tmp_path / "nowhere", "no such folder")
+    refused(tmp_path, "no images")
+    draw(tmp_path / "a.png", 1)
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
+    refused(tmp_path, "a.txt", "UTF-8")
+    (tmp_path / "metadata.csv").write_bytes(b"file_name\n\xff.png\n")
+    refused(tmp_path, "metadata.csv", "UTF-8")
+    (tmp_path / "metadata.jsonl").write_text("{}")
+    refused(tmp_path, "both metadata.csv and metadata.jsonl")
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path):
+    draw(tmp_path / "a.png", 1).rename(tmp_path / os.fsdecode(b"\xff.png"))
+    refused(tmp_path, "not valid Unicode")
