@@ -45,7 +45,9 @@ def audit(target: str, t: int) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results/order.json"), show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("benchmarks/results/order.json"), show_default=True
+)
 def main(out: Path) -> None:
     measured = {(target, t): audit(target, t) for target in TARGETS for t in (200, 400)}
     rows, outside = [], 0
@@ -54,7 +56,9 @@ def main(out: Path) -> None:
         inside = all(low <= value <= high for value, (_, low, high) in zip(values, references, strict=True))
         fine = inside and values[1] > values[0]
         outside += not fine
-        shown = [f"{v:.3f} ({r:.3f} [{low:.3f}, {high:.3f}])" for v, (r, low, high) in zip(values, references, strict=True)]
+        shown = [
+            f"{v:.3f} ({r:.3f} [{low:.3f}, {high:.3f}])" for v, (r, low, high) in zip(values, references, strict=True)
+        ]
         rows.append([attack, "300-500" if "clid" in attack else t, *shown, "yes" if fine else "NO"])
     print(table(rows, ["attack", "t", *(f"{t}: AUC (reference)" for t in TARGETS), "agrees and rises"]))
     record = {f"{target} t={t}": found["attacks"] for (target, t), found in measured.items()}

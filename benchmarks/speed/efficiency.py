@@ -130,7 +130,9 @@ def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
     t = torch.zeros(1, dtype=torch.int64)
     bare = {
         "denoiser": Bare(
-            lambda x, t, s: target.predict(x, t, encoder_hidden_states=s), (torch.randn(1, *target.sample_shape), t, states), threads
+            lambda x, t, s: target.predict(x, t, encoder_hidden_states=s),
+            (torch.randn(1, *target.sample_shape), t, states),
+            threads,
         ),
         "vae": Bare(target.posterior, (torch.rand(1, 3, target.image_size, target.image_size) * 2 - 1,), threads),
         "text": Bare(target.text_states, (target.tokens(["a red apple"]),), threads),
@@ -146,10 +148,14 @@ def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
         ratios.append(alone / run["seconds"])
         outside.append(1 - sum(run["busy"].values()) / threads / run["seconds"])
         times.append((alone, run["seconds"]))
-        print(f"pair {pair + 1}: bare {alone:.2f} s, run {run['seconds']:.2f} s, efficiency {ratios[-1]:.3f}, outside {outside[-1]:.1%}")
+        print(
+            f"pair {pair + 1}: bare {alone:.2f} s, run {run['seconds']:.2f} s, efficiency {ratios[-1]:.3f}, outside {outside[-1]:.1%}"
+        )
     low, high = sign_interval(ratios)
     print(f"rows {first['rows']}, padding {first['padding']}")
-    print(f"efficiency {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]; outside {statistics.median(outside):.1%}")
+    print(
+        f"efficiency {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]; outside {statistics.median(outside):.1%}"
+    )
     if out:
         record = {
             "benchmark": "speed/efficiency",

@@ -61,15 +61,13 @@ def main() -> None:
     try:
         status = group.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitStatus.OK)
-    except click.exceptions.Abort:
-        _fail("interrupted", status=ExitStatus.INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt):  # the run has said what it keeps
+        sys.exit(ExitStatus.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitStatus.USAGE)
     except MiaBenchError as error:
         _fail(error.what, error.why, error.fix, error.status)
-    except KeyboardInterrupt:
-        _fail("interrupted", status=ExitStatus.INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitStatus.OK)

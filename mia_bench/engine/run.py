@@ -19,6 +19,8 @@ from mia_bench.result import Result
 from mia_bench.store import Store
 from mia_bench.target import Target
 
+MAX_THREADS = 16  # by default: each thread holds the activations of one network call
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -105,7 +107,7 @@ def run(registry: Registry, options: RunOptions) -> Result:
             from mia_bench.engine.provenance import environment
 
             device = open_device(options.device)
-            threads = options.threads or len(os.sched_getaffinity(0))
+            threads = options.threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
             prepared.target.open(
                 device=device,
                 dtype=options.dtype,
@@ -200,7 +202,9 @@ def read_result(path: Path) -> Result:
         return Result.model_validate(content)
     except ValueError as error:
         reason = f"not a result of this version: {str(error).splitlines()[0]}"
-        raise UnavailableError(f"result {folder / name}", reason, f"`mia-bench score {folder}` writes it anew") from error
+        raise UnavailableError(
+            f"result {folder / name}", reason, f"`mia-bench score {folder}` writes it anew"
+        ) from error
 
 
 def default_folder(dataset: str, target: str, seed: int) -> Path:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -59,9 +59,9 @@ def select(
             labels = attacks if "@" not in part else [f"{n}@{p}" for n, c in attacks.items() for p in c.presets]
             found = [label for label in labels if fnmatch.fnmatchcase(label, part)]
         else:
-            name, _, preset = part.partition("@")
+            name, at, preset = part.partition("@")
             cls = registry.attack(name)
-            if preset and preset not in cls.presets:
+            if at and preset not in cls.presets:
                 raise UsageError(
                     f"unknown preset {part!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`"
                 )
@@ -141,6 +141,9 @@ def make_params(cls: type[Attack], label: str, options: Options) -> Any:
     """Validated parameters of one label: preset first, then options for the name, then for the label."""
     name, _, preset = label.partition("@")
     given = {**cls.presets.get(preset, {}), **options.get(name, {}), **options.get(label, {})}
+    for parameter, field in cls.Params.model_fields.items():
+        if parameter in given and given[parameter] is None and type(None) not in get_args(field.annotation):
+            given[parameter] = "null"  # the word, as in `-o clid.reduction=null`: JSON's null means nothing here
     try:
         return cls.Params.model_validate_json(json.dumps(given), strict=True)
     except ValidationError as error:

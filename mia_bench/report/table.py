@@ -8,7 +8,7 @@ from mia_bench.report.text import json_text, printable, seconds_text, table
 from mia_bench.result import Result, Row
 
 METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
-SHOWN = 5  # failures printed in full
+SHOWN, LINES = 3, 12  # samples named for a reason; reasons printed
 
 
 def show_result(result: Result, as_json: bool, folder: str = "") -> None:
@@ -50,13 +50,24 @@ def notes(result: Result) -> list[str]:
         )
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
     said += [f"{row.status} {row.label}: {row.reason}" for row in result.rows if row.status != "ok"]
-    said += [
-        f"sample {f.sample!r} left out{f' of {f.attack}' if f.attack else ''}: {f.reason}"
-        for f in result.failures[:SHOWN]
-    ]
-    if len(result.failures) > SHOWN:
-        said.append(f"... and {len(result.failures) - SHOWN} more samples left out; results.json lists all")
+    said += _left_out(result)
     return [printable(line) for line in said]
+
+
+def _left_out(result: Result) -> list[str]:
+    """Samples left out, those with one attack and reason in one line."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for failure in result.failures:
+        groups.setdefault((failure.attack or "", failure.reason), []).append(failure.sample)
+    lines = []
+    for (attack, reason), samples in sorted(groups.items()):
+        names = ", ".join(repr(s) for s in samples[:SHOWN]) + (", ..." if len(samples) > SHOWN else "")
+        count = "1 sample" if len(samples) == 1 else f"{len(samples)} samples"
+        lines.append(f"{count} left out{f' of {attack}' if attack else ''}: {reason} ({names})")
+    return [
+        *lines[:LINES],
+        *([f"... and more; results.json lists all {len(result.failures)}"] if lines[LINES:] else []),
+    ]
 
 
 def show_details(result: Result) -> None:

@@ -43,7 +43,7 @@ class Stub(Target):
 
 
 def stub_batch(output, prediction="epsilon", b=3):
-    """Black images (x0 = 0 is grey in [-1, 1], so pixels are set) on a stub."""
+    """Samples whose x0 is all zero, on a stub."""
     target = Stub(output, prediction)
     target.open(rows=4)
     images = [Image.new("RGB", (8, 8))] * b
@@ -198,14 +198,13 @@ def test_with_calibration_the_scale_and_alpha_are_its_own():
     assert fixed.fitted == {"alpha": 0.3}
 
 
-@pytest.mark.parametrize(("informative", "alpha"), [("discrepancy", 1.0), ("likelihood", 0.0)])
-def test_best_alpha_follows_the_informative_term(informative, alpha):
+@pytest.mark.parametrize(("informative", "low", "high"), [("discrepancy", 1.0, 1.0), ("likelihood", 0.0, 0.2)])
+def test_best_alpha_follows_the_informative_term(informative, low, high):
     rng, member = np.random.default_rng(0), np.arange(400) < 200
     terms = {"discrepancy": rng.normal(size=400), "likelihood": rng.normal(size=400)}
     terms[informative] = member + rng.normal(0, 0.01, 400)
     calibration = measured({"losses": np.zeros((400, 1, 2))}, member=member)
-    found = best_alpha(terms["discrepancy"], terms["likelihood"], calibration)
-    assert abs(found - alpha) <= 0.5
+    assert low <= best_alpha(terms["discrepancy"], terms["likelihood"], calibration) <= high
 
 
 def test_robust_scaling():

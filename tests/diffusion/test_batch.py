@@ -42,11 +42,13 @@ def test_batches_never_share(emoji, emoji_samples, make_batch):
     parts = [whole.single(0), whole.single(1)]
     for batch in (whole, *parts):
         batch.captions = ("",) * len(batch)
+    before = emoji.denoiser.executed
     ask = [(torch.Tensor(emoji.denoiser(b.x0, 0, b.condition)), torch.Tensor(b.eps(450))) for b in (whole, *parts)]
     for i in range(2):
         assert torch.equal(ask[1 + i][0][0], ask[0][0][i])
         assert torch.equal(ask[1 + i][1][0], ask[0][1][i])
     assert not torch.equal(ask[1][0], ask[2][0])
+    assert emoji.denoiser.executed - before == 4
 
 
 def test_independent_noise_leaves_latents_common(emoji_samples, make_emoji, make_batch):

@@ -1,0 +1,247 @@
+"""Measuring: one fault costs one sample or one attack, never the work of the others."""
+
+import functools
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from mia_bench.errors import BrokenPluginError, ExitStatus, SampleError, UnavailableError
+from mia_bench.report.table import exit_status
+from mia_bench.store import Store
+
+
+def with_attack(name="bad", measure=None, score=None, samples=None, **body):
+    return tiny.registry(tiny.plugin([tiny.attack(name, measure, score, **body)]), samples=samples)
+
+
+def failing_after(batches, error):
+    calls = itertools.count(1)
+
+    def measure(self, batch, target):
+        if next(calls) > batches:
+            raise error
+        return {"loss": np.zeros(len(batch))}
+
+    return measure
+
+
+# Samples that cannot be used ------------------------------------------------------------------------------------
+
+
+def broken_image():
+    raise OSError("image file is truncated")
+
+
+def test_a_corrupt_image_costs_only_itself(tmp_path):
+    good = tiny.icons(6, 6)
+    bad = replace(good[3], image=broken_image)
+    samples = [bad if s is good[3] else s for s in good]
+    tiny.go(tmp_path / "good", tiny.registry(samples=good))
+    result = tiny.go(tmp_path / "bad", tiny.registry(samples=samples))
+    assert [(f.sample, f.attack) for f in result.failures] == [(bad.id, None)]
+    assert "truncated" in result.failures[0].reason
+    assert {r.n for r in result.rows} == {11}
+    assert exit_status(result) == ExitStatus.UNAVAILABLE
+    rest = {key: value for key, value in tiny.scores(tmp_path / "good").items() if key[1] != bad.id}
+    assert tiny.scores(tmp_path / "bad") == rest
+
+
+def test_a_whole_batch_of_corrupt_images(tmp_path):
+    samples = tiny.icons(6, 6)
+    taken = sorted(samples, key=lambda s: s.order)
+    bad = [replace(s, image=broken_image) for s in taken[:4]]  # the first batch, all of it
+    result = tiny.go(tmp_path, tiny.registry(samples=[*bad, *taken[4:]]))
+    assert {f.sample for f in result.failures} == {s.id for s in bad}
+    assert {r.n for r in result.rows} == {8}
+
+
+def test_a_repaired_image_is_all_that_a_second_run_measures(tmp_path, monkeypatch):
+    samples = tiny.icons(3, 3)
+    bad = [replace(samples[0], image=broken_image), *samples[1:]]
+    tiny.go(tmp_path, tiny.registry(samples=bad), attacks="logged")
+    log = tmp_path / "log"
+    monkeypatch.setenv("TINY_LOG", str(log))
+    result = tiny.go(tmp_path, tiny.registry(samples=samples), attacks="logged")
+    assert log.read_text().split() == [samples[0].id]
+    assert (result.failures, result.rows[0].n) == ((), 6)
+
+
+def test_missing_captions_cost_only_these_samples(tmp_path):
+    samples = tiny.icons(6, 6)
+    bare = [replace(s, caption=None) for s in samples[4:8]]
+    result = tiny.go(tmp_path, tiny.registry(samples=[*samples[:4], *bare, *samples[8:]]), attacks="clid,loss")
+    assert {f.sample for f in result.failures} == {s.id for s in bare}
+    assert {(f.attack, f.reason) for f in result.failures} == {("clid", "it has no caption")}
+    assert (tiny.row(result, "clid").n, tiny.row(result, "loss").n) == (8, 12)
+    assert exit_status(result) == ExitStatus.UNAVAILABLE
+
+
+def poisoned(made, victims):
+    """The tiny target, but what it predicts for these samples is not a number."""
+    images = {s.id: np.asarray(s.open()).mean() for s in made.datasets["given"]().samples()}
+    marks = [images[v] for v in victims]
+
+    class Poisoned(made.targets["tiny"]):
+        def posterior(self, pixels):
+            found = super().posterior(pixels)
+            for row, image in zip(found, pixels, strict=True):
+                if any(abs((float(image.mean()) + 1) * 127.5 - m) < 1e-3 for m in marks):
+                    row[:] = torch.nan
+            return found
+
+    made.targets["tiny"] = Poisoned
+    return made
+
+
+def test_nan_from_the_target_costs_only_that_sample(tmp_path):
+    victim = tiny.icons(6, 6)[2].id
+    tiny.go(tmp_path / "good", attacks="loss,pia,clid")
+    made = poisoned(with_attack("blindly", lambda self, batch, target: {"loss": np.ones(len(batch))}), [victim])
+    result = tiny.go(tmp_path / "bad", made, attacks="loss,pia,clid,blindly")
+    assert {(f.sample, f.attack) for f in result.failures} == {(victim, a) for a in ("loss", "pia", "clid")}
+    assert "not finite" in result.failures[0].reason
+    assert {r.label: r.n for r in result.rows} == {"loss": 11, "pia": 11, "clid": 11, "blindly": 12}
+    assert exit_status(result) == ExitStatus.UNAVAILABLE
+    good, bad = tiny.scores(tmp_path / "good"), tiny.scores(tmp_path / "bad")
+    for key, value in good.items():
+        if key[0] != "clid" and key[1] != victim:
+            assert bad[key] == value
+    assert not any(np.isnan(v) for v in bad.values())
+
+
+def test_a_target_that_gives_only_nan(tmp_path):
+    made = tiny.registry()
+    result = tiny.go(tmp_path, poisoned(made, [s.id for s in tiny.icons(6, 6)]))
+    assert {r.status for r in result.rows} == {"failed"}
+    assert all("not finite" in r.reason for r in result.rows)
+
+
+def test_a_sample_that_an_attack_refuses_costs_only_that_attack(tmp_path):
+    victim = tiny.icons(6, 6)[2].id
+
+    def measure(self, batch, target):
+        if victim in batch.ids:
+            raise SampleError(f"sample {victim!r}", "too plain")
+        return {"loss": batch.x0.flatten(1).mean(1)}
+
+    result = tiny.go(tmp_path, with_attack(measure=measure), attacks="loss,bad")
+    assert [(f.sample, f.attack, f.reason) for f in result.failures] == [(victim, "bad", "too plain")]
+    assert (tiny.row(result, "bad").n, tiny.row(result, "loss").n) == (11, 12)
+
+
+# Attacks that fail ----------------------------------------------------------------------------------------------
+
+WRONG = {
+    "raises": (failing_after(0, ValueError("no such layer")), "ValueError: no such layer"),
+    "raises later": (failing_after(2, ValueError("no such layer")), "ValueError: no such layer"),
+    "exits": (failing_after(0, SystemExit(0)), "SystemExit"),
+    "nothing": (lambda self, batch, target: None, "NoneType"),
+    "no terms": (lambda self, batch, target: {}, "no term"),
+    "a bare tensor": (lambda self, batch, target: batch.x0.flatten(1).mean(1), "Keyed|Tensor"),
+    "a list": (lambda self, batch, target: [1.0] * len(batch), "list"),
+    "another length": (lambda self, batch, target: {"loss": np.zeros(len(batch) + 1)}, r"shape \(5,\) for 4 samples"),
+    "a number": (lambda self, batch, target: {"loss": 1.0}, r"shape \(\) for 4 samples"),
+    "text": (lambda self, batch, target: {"loss": ["x"] * len(batch)}, "could not convert"),
+    "empty rows": (lambda self, batch, target: {"loss": np.zeros((len(batch), 0))}, r"shape \(4, 0\)"),
+    "in place": (lambda self, batch, target: batch.x0.add_(1), "in place"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_a_broken_attack_costs_only_itself(tmp_path, fault):
+    measure, said = WRONG[fault]
+    tiny.go(tmp_path / "good")
+    result = tiny.go(tmp_path / "bad", with_attack(measure=measure), attacks="bad,loss,pia")
+    bad = tiny.row(result, "bad")
+    assert (bad.status, bad.evaluation) == ("failed", None)
+    assert pytest.importorskip("re").search(f"measure failed: .*({said})", bad.reason), bad.reason
+    assert exit_status(result) == ExitStatus.BROKEN_PLUGIN
+    assert tiny.scores(tmp_path / "bad") == tiny.scores(tmp_path / "good")
+
+
+def test_presets_that_share_a_failed_measurement_fail_together(tmp_path):
+    made = with_attack(measure=failing_after(1, ValueError("gone")), presets={"twin": {"scale": 2.0}})
+    result = tiny.go(tmp_path, made, attacks="bad,bad@twin,loss")
+    assert [r.label for r in result.rows if r.status == "failed"] == ["bad", "bad@twin"]
+    assert all("ValueError: gone" in r.reason for r in result.rows if r.status == "failed")
+
+
+def test_x_stops_at_the_first_broken_attack_and_keeps_what_is_stored(tmp_path):
+    made = with_attack(measure=failing_after(1, ValueError("no such layer")))
+    with pytest.raises(BrokenPluginError, match="bad.*ValueError: no such layer"):
+        tiny.go(tmp_path, made, attacks="bad,loss", fail_fast=True)
+    assert sum(s["samples"] for s in Store(tmp_path).provenance().values()) == 4
+    with pytest.raises(BrokenPluginError, match="shape"):
+        tiny.go(tmp_path / "2", with_attack(measure=WRONG["another length"][0]), attacks="bad,loss", fail_fast=True)
+
+
+def test_x_stops_at_the_first_bad_sample(tmp_path):
+    samples = tiny.icons(3, 3)
+    with pytest.raises(UnavailableError, match="truncated"):
+        tiny.go(tmp_path, tiny.registry(samples=[replace(samples[0], image=broken_image), *samples[1:]]), fail_fast=True)
+
+
+def test_an_attack_sees_no_labels(tmp_path):
+    seen = []
+
+    def measure(self, batch, target):
+        seen.append(batch)
+        return {"loss": batch.x0.flatten(1).mean(1)}
+
+    def score(self, measured, calibration):
+        seen.append(measured)
+        return measured["loss"]
+
+    tiny.go(tmp_path, with_attack(measure=measure, score=score), attacks="bad")
+    *batches, measured = seen
+    assert len(batches) == 3
+    assert not any(hasattr(b, name) for b in batches for name in ("member", "labels", "label", "samples"))
+    assert measured.member is None
+
+
+# Counting -------------------------------------------------------------------------------------------------------
+
+
+def test_presets_that_differ_only_in_scoring_are_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINY_LOG", str(tmp_path / "log"))
+    result = tiny.go(tmp_path / "run", attacks="logged,logged@double")
+    assert len((tmp_path / "log").read_text().split()) == 12
+    assert [r.queries for r in result.rows] == [1, 1]
+    found = tiny.scores(tmp_path / "run")
+    assert all(found["logged@double", i] == 2 * v for (label, i), v in found.items() if label == "logged")
+
+
+@functools.cache
+def priced(share):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = tiny.go(Path(folder), attacks="loss,pia,clid", share=share, options={"loss": {"t": 440}})
+        return result, tiny.scores(Path(folder))
+
+
+def test_queries_are_counted_as_the_papers_do(tmp_path):
+    result, _ = priced(True)
+    assert {r.label: r.queries for r in result.rows} == {"loss": 1, "pia": 2, "clid": 15}
+    assert result.cost.asked == 12 * 18
+    assert result.cost.executed == 12 * 17, "clid asks what loss asked at t = 440"
+    assert priced(False)[0].cost.executed == 12 * 18
+
+
+def test_sharing_changes_no_score():
+    assert priced(True)[1] == priced(False)[1]
+
+
+def test_independent_noise_is_the_attacks_own(tmp_path):
+    tiny.go(tmp_path / "a", attacks="loss,logged,pia", options={"loss": {"t": 300}})
+    tiny.go(tmp_path / "b", attacks="loss,logged,pia", options={"loss": {"t": 300}}, independent_noise=True)
+    common, own = tiny.scores(tmp_path / "a"), tiny.scores(tmp_path / "b")
+    ids = {i for _, i in common}
+    assert all(common["loss", i] == common["logged", i] for i in ids)
+    assert not any(own["loss", i] == own["logged", i] for i in ids)
+    assert all(common["pia", i] == own["pia", i] for i in ids), "pia draws no noise"

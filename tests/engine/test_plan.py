@@ -1,0 +1,213 @@
+"""What a run will do, and what makes a measurement the same measurement."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from mia_bench.engine.plan import open_target, take
+from mia_bench.engine.run import RunOptions, default_folder, prepare
+from mia_bench.errors import NothingError, UnavailableError, UsageError
+
+
+def plan(made=None, attacks="loss,pia,clid", **options):
+    return prepare(made or tiny.registry(), RunOptions(attacks=attacks, **{"dataset": "given", **options})).plan
+
+
+def identities(**options):
+    return {a.label: a.fingerprint for a in plan(**options).attacks}
+
+
+# Samples --------------------------------------------------------------------------------------------------------
+
+
+def test_order_is_that_of_the_ids_hash_whatever_the_files():
+    samples = tiny.icons(20, 20)
+    assert take(samples, None) == take(samples[::-1], None) == sorted(samples, key=lambda s: s.order)
+
+
+@pytest.mark.parametrize(("small", "large"), [(1, 2), (5, 10), (10, 20), (20, None)])
+def test_limits_count_per_class_and_nest(small, large):
+    samples = tiny.icons(20, 30, (15, 25), unknown=12)
+    few, more = take(samples, small), take(samples, large)
+    assert {s.id for s in few} < {s.id for s in more}
+    counts = {}
+    for s in few:
+        counts[s.split, s.member] = counts.get((s.split, s.member), 0) + 1
+    assert set(counts.values()) == {small} or small == 20
+    assert [s for s in more if s in few] == few, "the order is kept"
+
+
+def test_an_id_that_occurs_twice_is_named():
+    samples = tiny.icons(3, 3)
+    with pytest.raises(UnavailableError, match=f"{samples[0].id!r}: the id occurs twice"):
+        plan(tiny.registry(samples=[*samples, replace(samples[0], caption="other")]))
+
+
+def test_a_calibration_split_without_both_classes_is_not_measured():
+    for calibration, said in (((0, 5), "no members"), ((5, 0), "no non-members"), ((0, 0), "no labelled calibration")):
+        made = plan(tiny.registry(samples=tiny.icons(4, 4, calibration)))
+        assert len(made.samples.id) == 8
+        assert said in made.calibration
+    made = plan(tiny.registry(samples=tiny.icons(4, 4, (3, 3))))
+    assert len(made.samples.id) == 14
+    assert made.calibration is None
+
+
+def test_no_audit_sample_is_nothing_to_run():
+    with pytest.raises(NothingError, match="no audit sample"):
+        plan(tiny.registry(samples=tiny.icons(0, 0, (3, 3))))
+
+
+# Attacks --------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_target_lacks_skips_an_attack_unless_it_was_named():
+    skipped = plan(attacks="all", target="tiny-mute")
+    assert {s.label: s.reason for s in skipped.skipped} == {"clid": "target tiny-mute lacks caption"}
+    assert [a.label for a in skipped.attacks] == ["logged", "loss", "pia"]
+    with pytest.raises(UsageError, match="lacks caption"):
+        plan(attacks="clid", target="tiny-mute")
+
+
+def test_without_captions_clid_is_skipped_unless_it_was_named():
+    made = tiny.registry(samples=tiny.icons(4, 4, caption=None))
+    assert {s.label: s.reason for s in plan(made, "all").skipped} == {"clid": "it needs captions and no sample has one"}
+    with pytest.raises(UsageError, match="it needs captions") as caught:
+        plan(made, "clid,loss")
+    assert "leave clid out" in caught.value.fix
+    with pytest.raises(NothingError, match="it needs captions"):
+        plan(made, "cl*")
+
+
+@pytest.mark.parametrize(("attacks", "keyword"), [("z*", None), ("", None), ("all", "nothing-like-it")])
+def test_an_empty_selection(attacks, keyword):
+    with pytest.raises(NothingError, match="no attack is left"):
+        plan(attacks=attacks, keyword=keyword)
+
+
+def test_defaults_by_kind_are_resolved_and_recorded():
+    assert {a.label: a.params.get("t") for a in plan().attacks} == {"loss": 450, "pia": 500, "clid": [440, 450, 460]}
+
+
+# Identity -------------------------------------------------------------------------------------------------------
+
+
+def test_identity_is_stable():
+    assert identities() == identities()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"dtype": "float16"},
+        {"latent": "sample"},
+        {"target": "tiny:8"},
+        {"independent_noise": True},
+    ],
+    ids=str,
+)
+def test_what_changes_every_measurement(change):
+    before, after = identities(), identities(**change)
+    assert all(before[label] != after[label] for label in before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rows": 2}, {"threads": 2}, {"batch": 7}, {"share": False}, {"limit": 2}, {"device": "cpu"}, {"fail_fast": True}],
+    ids=str,
+)
+def test_what_changes_no_measurement(change):
+    assert identities() == identities(**change)
+
+
+def test_parameters_that_only_scoring_reads_change_nothing():
+    assert identities(options={"clid": {"alpha": 0.5}}) == identities()
+    before, after = identities(), identities(options={"loss": {"t": 449}})
+    assert [label for label in before if before[label] != after[label]] == ["loss"]
+
+
+def test_the_resolved_default_and_the_same_value_given_are_one():
+    assert identities(options={"loss": {"t": 450}}) == identities()
+
+
+def test_presets_that_share_a_measurement_share_its_identity():
+    found = identities(attacks="logged,logged@double,pia,pia@t400")
+    assert found["logged"] == found["logged@double"]
+    assert found["pia"] != found["pia@t400"]
+
+
+def test_source_version_and_name_are_part_of_it():
+    made = tiny.registry(tiny.plugin([tiny.attack("a"), tiny.attack("b"), tiny.attack("c", meta={"version": 2})]))
+    found = identities(made=made, attacks="a,b,c,logged")
+    assert len(set(found.values())) == 4
+
+    class Edited(made.attacks["a"]):
+        @classmethod
+        def source(cls):
+            return "another text"
+
+    before = found["a"]
+    made.attacks["a"] = Edited
+    assert identities(made=made, attacks="a")["a"] != before
+
+
+def test_a_changed_image_or_caption_is_another_sample():
+    sample = tiny.icons(1, 0)[0]
+    others = [
+        replace(sample, caption="other"),
+        replace(sample, content="0" * 64),
+        replace(sample, word_weights=(1.0,)),
+    ]
+    assert len({s.digest for s in (sample, *others)}) == 4
+    assert replace(sample, member=None, group="g", split="calibration").digest == sample.digest
+
+
+# Targets and folders --------------------------------------------------------------------------------------------
+
+
+def test_a_dataset_without_a_target_asks_for_one():
+    made = tiny.registry()
+    made.datasets["given"] = tiny.dataset(tiny.icons(2, 2), targets=())
+    with pytest.raises(UsageError, match="names no target") as caught:
+        plan(made)
+    assert "--target" in caught.value.fix
+    assert plan(made, target="tiny").target == "tiny"
+
+
+def test_targets_that_are_not_there(tmp_path):
+    made = tiny.registry()
+    with pytest.raises(UsageError, match="did you mean tiny"):
+        open_target(made, "tinny")
+    with pytest.raises(UnavailableError, match="no such folder"):
+        open_target(made, "./nowhere")
+    with pytest.raises(UnavailableError, match=r"model_index\.json"):
+        open_target(made, str(tmp_path))
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "UnheardOfPipeline"}))
+    with pytest.raises(UsageError, match="no plugin loads a UnheardOfPipeline"):
+        open_target(made, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "target", "name"),
+    [
+        ("fluent-emoji", "emoji-default", "fluent-emoji--emoji-default--seed0"),
+        ("folder:/data/my photos", "./sd/../x", "folder__data_my_photos--sd_.._x--seed0"),
+    ],
+)
+def test_the_default_folder_lies_below_runs(dataset, target, name):
+    folder = default_folder(dataset, target, 0)
+    assert folder.parts == ("runs", name)
+
+
+def test_planning_loads_no_model():
+    code = (
+        "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.run import RunOptions, prepare;"
+        "prepare(Registry.load(), RunOptions()); print([m for m in ('torch', 'diffusers', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
