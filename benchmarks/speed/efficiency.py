@@ -148,9 +148,8 @@ def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
         ratios.append(alone / run["seconds"])
         outside.append(1 - sum(run["busy"].values()) / threads / run["seconds"])
         times.append((alone, run["seconds"]))
-        print(
-            f"pair {pair + 1}: bare {alone:.2f} s, run {run['seconds']:.2f} s, efficiency {ratios[-1]:.3f}, outside {outside[-1]:.1%}"
-        )
+        print(f"pair {pair + 1}: bare {alone:.2f} s, run {run['seconds']:.2f} s, efficiency {ratios[-1]:.3f}, ", end="")
+        print(f"outside {outside[-1]:.1%}")
     low, high = sign_interval(ratios)
     print(f"rows {first['rows']}, padding {first['padding']}")
     print(

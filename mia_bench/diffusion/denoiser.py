@@ -89,7 +89,12 @@ class Denoiser:
 
         Returns:
             eps, float32 `(B, [T,] [C,] C, H, W)`: an axis for T if `t` is a list, one for C if `given` is.
+
+        Raises:
+            ValueError: `x` holds inputs for another number of timesteps than `t`.
         """
+        if x.ndim > 1 + SAMPLE_DIMS and (isinstance(t, int | np.integer) or len(t) != x.shape[1]):
+            raise ValueError(f"inputs of shape {tuple(x.shape)} for timesteps {t}: give one t for each of axis 1")
         ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         conditions = [given] if isinstance(given, Condition) else list(given)
         cells = [cell for j, s in enumerate(ts) for cell in self._column(x, j, s, conditions, share=not grad)]

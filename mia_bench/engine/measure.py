@@ -16,7 +16,7 @@ from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
 from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack
-from mia_bench.errors import SampleError
+from mia_bench.errors import BrokenPluginError, SampleError, UnavailableError
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 
@@ -39,7 +39,7 @@ class Outcome:
     """
 
     samples: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    attacks: dict[str, Exception] = field(default_factory=dict)
+    attacks: dict[str, BaseException] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,12 @@ class Measurer:
             return
         batch = self._make_batch(samples, images)
         clock.lap("load")
-        found = {a.fingerprint: m for a in planned if not a.control and (m := self._measure(a, batch))}
-        arrays = {fp: self._checked(fp, terms, batch) for fp, terms in found.items()}  # leaves the device here
+        found = [(a, self._measure(a, batch)) for a in planned if not a.control]
+        arrays = {a.fingerprint: self._checked(a, terms, batch) for a, terms in found}  # leaves the device here
         clock.lap("measure")
         for attack in planned:
-            if attack.control and (measured := self._measure(attack, batch)):
-                arrays[attack.fingerprint] = self._checked(attack.fingerprint, measured, batch)
+            if attack.control:
+                arrays[attack.fingerprint] = self._checked(attack, self._measure(attack, batch), batch)
         clock.lap("controls")
         spent = [
             {"rows": r.done - b[0], "padding": r.padding - b[1], "seconds": r.seconds - b[2]}
@@ -153,7 +153,7 @@ class Measurer:
             "backward": {a.fingerprint: (denoiser.backward - backward)[a.label] for a in planned},
             "environment": self.environment,
         }
-        if arrays:
+        if any(arrays.values()):
             self.store.add([s.id for s in samples], [s.digest for s in samples], arrays, provenance)
 
     def _open(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Image]]:
@@ -194,32 +194,30 @@ class Measurer:
             batch.noise = SaltedNoise(self.noise, planned.label)
         try:
             with self.target.denoiser.asked_by(planned.label), torch.no_grad():
-                return attack.measure(batch, self.target)
-        except SampleError as error:
+                terms = attack.measure(batch, self.target)
+            if not isinstance(terms, Mapping):
+                raise TypeError(f"measure returned a {type(terms).__name__}, not terms by name")
+            if not terms:
+                raise ValueError("measure returned no term")
+            return terms
+        except UnavailableError as error:
             if len(batch) > 1:  # find the sample, and measure the others one by one
                 return _stack([self._measure(planned, batch.single(i)) for i in range(len(batch))])
             self._fail_sample(batch.ids[0], planned.label, error)
-        except Exception as error:  # a fault of this attack must not cost the others their work
-            if self.fail_fast:
-                raise
-            self.outcome.attacks[planned.label] = error
+        except (Exception, SystemExit) as error:  # a fault of this attack must not cost the others their work
+            self._fail_attack(planned, error)
         finally:
             batch.noise = noise
         return {}
 
-    def _checked(self, fingerprint: str, terms: Mapping[str, Any], batch: Batch) -> Measurement:
+    def _checked(self, planned: PlannedAttack, terms: Mapping[str, Any], batch: Batch) -> Measurement:
         """To float64 on the host; samples with a value that is not finite are set to NaN in every term."""
-        label = next(a.label for a in self.plan.attacks if a.fingerprint == fingerprint)
-        arrays: Measurement = {}
-        for name, values in terms.items():
-            array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
-            if array.shape[:1] != (len(batch),):
-                error = ValueError(f"measure returned {name!r} of shape {array.shape} for {len(batch)} samples")
-                if self.fail_fast:
-                    raise error
-                self.outcome.attacks[label] = error
-                return {}
-            arrays[name] = array
+        label = planned.label
+        try:
+            arrays = {name: _to_host(name, values, len(batch)) for name, values in terms.items()}
+        except Exception as error:
+            self._fail_attack(planned, error)
+            return {}
         finite = np.ones(len(batch), dtype=bool)
         for array in arrays.values():
             finite &= np.isfinite(array).reshape(len(batch), -1).all(axis=1)
@@ -234,10 +232,23 @@ class Measurer:
                 array[row] = np.nan
         return arrays
 
-    def _fail_sample(self, sample_id: str, label: str | None, error: SampleError) -> None:
+    def _fail_attack(self, planned: PlannedAttack, error: BaseException) -> None:
+        if self.fail_fast:
+            why = f"measure failed: {type(error).__name__}: {error}"
+            raise BrokenPluginError(f"attack {planned.label}", why, "fix it, or go on without it: leave out -x") from error
+        self.outcome.attacks[planned.label] = error
+
+    def _fail_sample(self, sample_id: str, label: str | None, error: UnavailableError) -> None:
         if self.fail_fast:
             raise error
         self.outcome.samples[sample_id, label] = error.why or error.what
+
+
+def _to_host(name: str, values: Any, count: int) -> NDArray[np.float64]:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    if array.shape[:1] != (count,) or not array.size:
+        raise ValueError(f"measure returned {name!r} of shape {array.shape} for {count} samples")
+    return array
 
 
 def _stack(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:

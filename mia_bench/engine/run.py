@@ -11,6 +11,7 @@ from typing import Any, Literal
 from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
+from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, make_plan, open_dataset, open_target, take
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.errors import UnavailableError, UsageError
@@ -129,6 +130,10 @@ def run(registry: Registry, options: RunOptions) -> Result:
             )
             outcome = measurer.run(work, options.batch or at_once)
             prepared.store.compact()
+        else:
+            stored = len(prepared.samples)
+            registry.run_started(RunStarted((), 0, stored, 0, str(prepared.store.folder)))
+            registry.run_finished(RunFinished(0, 0.0))
         return score_run(prepared.plan, prepared.attacks, prepared.store, outcome)
 
 

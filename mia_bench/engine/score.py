@@ -28,7 +28,7 @@ class Scored:
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
     tags: tuple[str, ...]
-    fitted: Mapping[str, float]
+    fitted: dict[str, float]
 
 
 def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: Outcome | None = None) -> Result:
@@ -44,18 +44,24 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
     shards = store.provenance()
     scored: dict[str, Scored] = {}
     reasons: dict[str, str] = {}
+    fingerprints = {a.label: a.fingerprint for a in plan.attacks}
+    broken = {fingerprints[label]: error for label, error in outcome.attacks.items()}
     for planned in plan.attacks:
+        label = planned.label
+        if problem := broken.get(planned.fingerprint):  # what was measured before is no basis for a row
+            outcome.attacks[label] = problem
+            reasons[label] = f"measure failed: {type(problem).__name__}: {problem}"
+            continue
         try:
-            scored[planned.label] = _score(plan, planned, attacks[planned.label], store)
+            scored[label] = _score(plan, planned, attacks[label], store)
         except MiaBenchError as error:
-            reasons[planned.label] = str(error)
-        except Exception as error:  # one attack's fault must not cost the others their row
-            reasons[planned.label] = f"score failed: {type(error).__name__}: {error}"
-            outcome.attacks.setdefault(planned.label, error)
-    for label, problem in outcome.attacks.items():
-        reasons.setdefault(label, f"measure failed: {type(problem).__name__}: {problem}")
+            left_out = [r for (_, a), r in outcome.samples.items() if a is None or fingerprints[a] == planned.fingerprint]
+            reasons[label] = str(error) + (f": {left_out[0]}" if left_out else "")
+        except (Exception, SystemExit) as error:  # one attack's fault must not cost the others their row
+            reasons[label] = f"score failed: {type(error).__name__}: {error}"
+            outcome.attacks[label] = error
     rows = _rows(plan, attacks, scored, reasons, outcome.attacks, shards)
-    result = _result(plan, rows, outcome, shards)
+    result = _result(plan, rows, scored, outcome, shards)
     store.write_table("scores.parquet", scores_table(plan, scored))
     store.write_json("results.json", result.model_dump(mode="json"))
     return result
@@ -108,7 +114,10 @@ def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> 
         raise ValueError(f"score returned shape {values.shape} for {len(rows)} samples")
     if np.isnan(values).any():
         raise ValueError(f"score returned NaN for {int(np.isnan(values).sum())} samples")
-    return Scored(rows, values, scores.tags, scores.fitted)
+    fitted = {str(name): float(value) for name, value in scores.fitted.items()}
+    if not np.isfinite(list(fitted.values())).all():
+        raise ValueError(f"what was fitted is not finite: {fitted}")
+    return Scored(rows, values, tuple(map(str, scores.tags)), fitted)
 
 
 def _rows(
@@ -159,7 +168,7 @@ def _rows(
                 evaluation=evaluation,
                 blind=blind,
                 tags=scores.tags,
-                fitted=dict(scores.fitted),
+                fitted=scores.fitted,
                 **_price(planned.fingerprint, shards),
             )
         )
@@ -195,15 +204,33 @@ def _price(fingerprint: str, shards: Mapping[str, dict[str, Any]]) -> dict[str, 
     return {"queries": asked / images, "backward": backward / images, "seconds": seconds / images}
 
 
-def _result(plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[str, dict[str, Any]]) -> Result:
-    audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
+def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> list[Failure]:
+    """Every sample that some attack's row lacks, and why."""
     failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
-    uncaptioned = [i for i, has in zip(plan.samples.id, plan.samples.captioned, strict=True) if not has]
+    ids = plan.samples.id
+    uncaptioned = {i for i, has in zip(ids, plan.samples.captioned, strict=True) if not has}
+    first: dict[str, str] = {}  # the label under which presets of one identity were measured
     for attack in plan.attacks:
-        if attack.caption == "required":
-            failures += [
-                Failure(sample=i, attack=attack.label, reason="it has no caption") for i in sorted(uncaptioned)
-            ]
+        under = first.setdefault(attack.fingerprint, attack.label)
+        bare = uncaptioned if attack.caption == "required" else set()
+        failures += [Failure(sample=i, attack=attack.label, reason="it has no caption") for i in sorted(bare)]
+        if attack.control or attack.label not in scored:
+            continue
+        said = bare | {s for s, a in outcome.samples if a in (None, under)}
+        missing = set(ids) - {ids[row] for row in scored[attack.label].rows} - said
+        why = "not measured; the run that measures it says why"
+        failures += [Failure(sample=i, attack=attack.label, reason=why) for i in sorted(missing)]
+    return failures
+
+
+def _result(
+    plan: Plan,
+    rows: Sequence[Row],
+    scored: Mapping[str, Scored],
+    outcome: Outcome,
+    shards: Mapping[str, dict[str, Any]],
+) -> Result:
+    audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
     seconds: dict[str, float] = defaultdict(float)
     for shard in shards.values():
         for stage, spent in shard["seconds"].items():
@@ -228,7 +255,7 @@ def _result(plan: Plan, rows: Sequence[Row], outcome: Outcome, shards: Mapping[s
         calibration=plan.calibration,
         rows=tuple(rows),
         skipped={s.label: s.reason for s in plan.skipped},
-        failures=tuple(failures),
+        failures=tuple(_failures(plan, scored, outcome)),
         cost=Cost(
             images=sum(s["samples"] for s in shards.values()),
             asked=sum(sum(s["asked"].values()) for s in shards.values()),

@@ -59,8 +59,12 @@ class Lines(Reporter):
     last: float = 0.0
 
     def start(self, event: RunStarted) -> None:
+        if not event.pending:
+            self.say(f"nothing to measure: all {event.stored} samples are stored")
+            return
         stored = f", {event.stored} already stored" if event.stored else ""
-        self.say(f"measuring {event.pending} samples in {event.batches} batches{stored}: {', '.join(event.labels)}")
+        batches = "1 batch" if event.batches == 1 else f"{event.batches} batches"
+        self.say(f"measuring {event.pending} samples in {batches}{stored}: {', '.join(event.labels)}")
 
     def step(self, event: BatchMeasured) -> None:
         now = time.monotonic()
@@ -80,6 +84,8 @@ class Bar(Reporter):
     progress: Any = None
 
     def start(self, event: RunStarted) -> None:
+        if not event.pending:
+            return
         from rich.console import Console
         from rich.progress import (
             BarColumn,

@@ -66,6 +66,12 @@ def test_one_prediction():
     assert found.shape == (5, *SHAPE) and close(found, directly(named(), 7, TEXT))
 
 
+@pytest.mark.parametrize("t", [7, [7], [7, 9, 11]])
+def test_inputs_for_other_timesteps_are_refused(t):
+    with pytest.raises(ValueError, match="one t for each"):
+        make()(keyed(normal(5, 2, *SHAPE), ["a", "b"]), t, TEXT)
+
+
 def test_unconditional():
     assert close(make()(named(), 7, EMPTY), directly(named(), 7, EMPTY))
 
