@@ -170,7 +170,7 @@ class Registry:
 
     def _tell(self, hook: str, event: Any) -> None:
         """Tell everybody; a plugin that fails to listen is broken from then on, and told no more."""
-        for listener in list(getattr(self.manager.hook, hook).get_hookimpls()):
+        for listener in reversed(getattr(self.manager.hook, hook).get_hookimpls()):
             try:
                 listener.function(*[event] * len(listener.argnames))
             except Exception as error:

@@ -43,6 +43,15 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"unknown command {args[0]!r}: {suggest(args[0], COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of our output went away, as `| head` does; click would make it a failure
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitStatus.OK
+        return status
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mia-bench")
@@ -68,9 +77,6 @@ def main() -> None:
         sys.exit(ExitStatus.USAGE)
     except MiaBenchError as error:
         _fail(error.what, error.why, error.fix, error.status)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitStatus.OK)
     except Exception as error:
         if os.environ.get("MIA_BENCH_DEBUG"):
             raise

@@ -129,11 +129,11 @@ def run(registry: Registry, options: RunOptions) -> Result:
                 options.fail_fast,
             )
             outcome = measurer.run(work, options.batch or at_once)
-            prepared.store.compact()
         else:
-            stored = len(prepared.samples)
+            stored = len(prepared.plan.samples.id)
             registry.run_started(RunStarted((), 0, stored, 0, str(prepared.store.folder)))
             registry.run_finished(RunFinished(0, 0.0))
+        prepared.store.compact()
         return score_run(prepared.plan, prepared.attacks, prepared.store, outcome)
 
 

@@ -41,7 +41,9 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
         outcome: Faults of the measuring session, if there was one.
     """
     outcome = outcome or Outcome()
-    shards = store.provenance()
+    wanted = {a.fingerprint for a in plan.attacks}
+    # A folder may hold other measurements too, of other options; they cost this result nothing.
+    shards = {name: s for name, s in store.provenance().items() if wanted & s["asked"].keys()}
     scored: dict[str, Scored] = {}
     reasons: dict[str, str] = {}
     fingerprints = {a.label: a.fingerprint for a in plan.attacks}

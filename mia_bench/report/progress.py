@@ -74,7 +74,8 @@ class Lines(Reporter):
             self.say(f"{event.done}/{event.pending} samples, {seconds_text(left)} left")
 
     def say(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.began:6.1f} s] {text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads this; the run goes on
+            print(f"[{time.monotonic() - self.began:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 @dataclass

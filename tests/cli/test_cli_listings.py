@@ -1,0 +1,125 @@
+"""`--help`, `list` and `describe`: quick, complete, and readable by machines."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mia_bench import __version__
+from mia_bench.attack import Control
+from mia_bench.cli import COMMANDS
+from mia_bench.plugins import Registry
+
+HEAVY = ("torch", "diffusers", "transformers", "sklearn", "scipy", "pyarrow")
+NAMES = ("clid", "loss", "mc", "pia", "pian", "blind")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--json"], ["describe", "clid"], ["run", "--help"]])
+def test_listings_import_nothing_heavy(arguments):
+    code = (
+        "import sys; from mia_bench.cli import group; "
+        f"group.main({arguments!r}, standalone_mode=False); "
+        f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert done.stdout
+
+
+def test_help_names_every_command_and_exit_status(cli):
+    done = cli("--help")
+    assert done.status == 0
+    assert all(name in done.out for name in COMMANDS)
+    assert "130" in done.out
+    assert cli("--version").out.strip().endswith(__version__)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(cli, name):
+    done = cli(name, "--help")
+    assert done.status == 0
+    assert f"mia-bench {name}" in done.out
+    assert COMMANDS[name].split()[0] in done.out
+
+
+def test_list_shows_everything(cli):
+    done = cli("list")
+    assert (done.status, done.err) == (0, "")
+    assert [line for line in done.out.splitlines() if line.isupper()] == ["ATTACKS", "DATASETS", "TARGETS", "PLUGINS"]
+    for name in (*NAMES, "fluent-emoji", "folder", "emoji-default", "stable-diffusion"):
+        assert name in done.out
+
+
+def test_list_as_json(cli):
+    found = json.loads(cli("list", "--json").out)
+    assert list(found) == ["attacks", "datasets", "targets", "plugins"]
+    assert {a["name"] for a in found["attacks"]} == set(NAMES)
+    assert {p["status"] for p in found["plugins"]} == {"ok"}
+    assert list(json.loads(cli("list", "targets", "--json").out)) == ["targets"]
+
+
+def test_list_of_another_kind_is_refused(cli):
+    done = cli("list", "atacks")
+    assert done.status == 2
+    assert "attacks" in done.err
+
+
+@pytest.mark.parametrize("name", [*NAMES, "fluent-emoji", "folder", "emoji-default", "ddpm", "stable-diffusion"])
+def test_describe(cli, name):
+    done = cli("describe", name)
+    assert (done.status, done.err) == (0, "")
+    described = json.loads(cli("describe", name, "--json").out)
+    assert described["name"] == name
+    assert described["summary"] in done.out
+
+
+def test_describe_shows_parameters_presets_and_cost(cli):
+    text = cli("describe", "pia@t400").out
+    for part in ("arXiv:2305.18355", "200 (pixel), 500 (latent)", "pia@t400", "t=400", "queries", "noise"):
+        assert part in text
+    described = json.loads(cli("describe", "clid", "--json").out)
+    stages = {p["name"]: p["stage"] for p in described["parameters"]}
+    assert stages == {"t": "measure", "reduction": "measure", "alpha": "score"}
+    assert described["queries"] == "15"
+
+
+def test_describe_of_an_unknown_name_suggests(cli):
+    done = cli("describe", "fluent-emojis")
+    assert done.status == 2
+    assert "did you mean fluent-emoji" in done.err
+
+
+# Every registered attack keeps the contract ----------------------------------------------------------------------
+
+ATTACKS = Registry.load().attacks
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_attack_says_all_that_a_reader_needs(name):
+    cls = ATTACKS[name]
+    meta = cls.meta
+    assert meta.name == name
+    assert meta.summary and not meta.summary.endswith(".") and "\n" not in meta.summary
+    assert meta.paper.startswith(("arXiv:", "doi:")) and meta.citation
+    assert cls.__doc__ and sys.modules[cls.__module__].__doc__
+    assert meta.paper.split(":")[1] in sys.modules[cls.__module__].__doc__, "the module cites the paper"
+    assert (meta.access == "none") == issubclass(cls, Control)
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_an_attack_has_a_price(name):
+    cls = ATTACKS[name]
+    for preset in ({}, *cls.presets.values()):
+        for kind in ("pixel", "latent"):
+            queries = cls(cls.Params(**preset).resolved(kind)).queries()
+            assert isinstance(queries, int)
+            assert (queries > 0) != issubclass(cls, Control)
+
+
+@pytest.mark.parametrize("name", sorted(ATTACKS))
+def test_every_parameter_is_documented_and_has_a_default(name):
+    params = ATTACKS[name].Params
+    for parameter, field in params.model_fields.items():
+        assert f"\n        {parameter}:" in (params.__doc__ or "").replace("    " * 3, "    " * 2), parameter
+        assert not field.is_required()

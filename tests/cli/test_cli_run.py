@@ -1,0 +1,171 @@
+"""`run`, `score` and `report`, from the command line to the exit status."""
+
+import json
+import textwrap
+
+import pytest
+import tiny
+
+from mia_bench.result import Result
+from mia_bench.store import Store
+
+
+def test_a_run_prints_a_table_and_where_it_is(tiny_run, tmp_path):
+    done = tiny_run(limit=10)
+    assert done.status == 0
+    header, _, columns, _, *rows = done.out.splitlines()
+    assert header == "fluent-emoji on tiny: 10 members, 10 non-members; seed 0, float32"
+    assert columns.split("  ")[0] == "attack" and "AUC [95 % interval]" in columns
+    assert {row.split()[0] for row in rows[:5]} == {"loss", "pia", "blind", "blind@image", "blind@caption"}
+    assert done.out.splitlines()[-1] == f"run folder: {tmp_path / 'run'}"
+    lines = done.err.splitlines()
+    assert "measuring 20 samples in 1 batch: loss, pia, blind" in lines[0]
+    assert "20/20 samples" in lines[-1]
+    assert "\x1b" not in done.all and "\r" not in done.all, "plain lines when redirected"
+
+
+def test_the_same_command_again_says_that_nothing_is_left(tiny_run, tmp_path):
+    first, again = tiny_run(), tiny_run()
+    assert again.status == first.status == 0
+    assert again.out == first.out
+    assert "nothing to measure: all 6 samples are stored" in again.err
+
+
+def test_run_as_json_is_the_result(tiny_run, tmp_path):
+    done = tiny_run("--json")
+    result = Result.model_validate_json(done.out)
+    assert [r.label for r in result.rows if not r.control] == ["loss", "pia"]
+    assert done.err == ""
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(done.out)
+
+
+def test_report_and_score_print_the_same_table(tiny_run, cli, tmp_path):
+    table = tiny_run().out
+    for command in ("report", "score"):
+        done = cli(command, tmp_path / "run")
+        assert done.status == 0
+        assert done.out.splitlines()[:8] == table.splitlines()[:8]
+        assert json.loads(cli(command, tmp_path / "run", "--json").out)["dataset"] == "fluent-emoji"
+
+
+def test_report_reads_a_file_too(tiny_run, cli, tmp_path):
+    (tmp_path / "saved.json").write_text(tiny_run("--json").out)
+    assert "loss" in cli("report", tmp_path / "saved.json").out
+
+
+def test_report_in_detail(tiny_run, cli, tmp_path):
+    tiny_run()
+    done = cli("report", tmp_path / "run", "--details")
+    assert done.status == 0
+    for metric in ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated"):
+        assert done.out.count(f" {metric} ") >= 2
+    assert "fewer than 1, so no threshold" in done.out
+
+
+def test_collect_only_shows_the_plan_and_writes_nothing(tiny_run, tmp_path):
+    done = tiny_run("--collect-only")
+    assert done.status == 0
+    assert "t=450" in done.out and "t=500" in done.out
+    assert "run folder:" in done.out
+    assert not (tmp_path / "run").exists()
+    plan = json.loads(tiny_run("--collect-only", "--json").out)
+    assert {a["label"]: a["params"].get("t") for a in plan["attacks"] if not a["control"]} == {"loss": 450, "pia": 500}
+
+
+def test_score_changes_what_only_scoring_reads(tiny_run, cli, tmp_path):
+    tiny_run(attacks="clid")
+    before = (tmp_path / "run" / "scores.parquet").read_bytes()
+    done = cli("score", tmp_path / "run", "-o", "clid.alpha=0.5", "--json")
+    assert done.status == 0
+    assert json.loads(done.out)["rows"][0]["params"]["alpha"] == 0.5
+    assert (tmp_path / "run" / "scores.parquet").read_bytes() != before
+    refused = cli("score", tmp_path / "run", "-o", "clid.t=[1]")
+    assert refused.status == 2
+    assert "mia-bench run" in refused.err
+
+
+def test_the_default_folder(cli, tmp_path):
+    done = cli("run", "--attacks", "loss", "--target", "tiny", "-p", tiny.__file__, "--limit", 2)
+    assert "run folder: runs/fluent-emoji--tiny--seed0" in done.out
+    assert (tmp_path / "runs" / "fluent-emoji--tiny--seed0" / "scores.parquet").exists()
+
+
+# Interruption and failure ---------------------------------------------------------------------------------------
+
+
+def written(path, code):
+    path.write_text("from mia_bench import hookimpl\n" + textwrap.dedent(code))
+    return path
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tiny_run, tmp_path):
+    stop = written(
+        tmp_path / "stop.py",
+        """
+        @hookimpl
+        def mia_bench_batch_measured(event):
+            if event.batch == 2:
+                raise KeyboardInterrupt
+        """,
+    )
+    whole = tiny_run(out=tmp_path / "whole")
+    done = tiny_run("--batch", 2, "-p", stop)
+    assert done.status == 130
+    assert f"4/6 samples of this session are stored in {tmp_path / 'run'}" in done.err
+    assert "run the same command again to resume" in done.err
+    assert "Traceback" not in done.err
+    resumed = tiny_run("--batch", 2)
+    assert resumed.status == whole.status == 0
+    assert "measuring 2 samples in 1 batch, 4 already stored" in resumed.err
+    scores = [(tmp_path / name / "scores.parquet").read_bytes() for name in ("run", "whole")]
+    assert scores[0] == scores[1]
+
+
+FAULTY = """
+from mia_bench_plugins.attacks.loss import Loss
+
+class Faulty(Loss):
+    meta = Loss.meta.model_copy(update={"name": "faulty"})
+
+    def measure(self, batch, target):
+        raise RuntimeError("tensor of \\x1b[31mwrong\\x1b[0m shape")
+
+@hookimpl
+def mia_bench_attacks():
+    return [Faulty]
+"""
+
+
+def test_a_faulty_attack_is_a_row_that_says_why(tiny_run, tmp_path):
+    done = tiny_run("-p", written(tmp_path / "faulty.py", FAULTY), attacks="loss,faulty")
+    assert done.status == 4
+    assert "failed faulty: measure failed: RuntimeError: tensor of" in done.out
+    assert "\x1b" not in done.all
+    assert "loss" in done.out.splitlines()[4]
+
+
+def test_x_stops_with_the_cause(tiny_run, tmp_path):
+    done = tiny_run("-x", "-p", written(tmp_path / "faulty.py", FAULTY), attacks="loss,faulty")
+    assert done.status == 4
+    assert "error: attack faulty: measure failed: RuntimeError" in done.err
+    assert done.out == ""
+
+
+def test_a_folder_in_use_is_refused(tiny_run, tmp_path):
+    with Store(tmp_path / "run").locked():
+        done = tiny_run()
+    assert done.status == 2
+    assert "another run is writing" in done.err and "--out" in done.err
+
+
+def test_a_bug_is_an_internal_error_with_its_traceback_on_demand(cli, monkeypatch):
+    def bug(files):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("mia_bench.plugins.Registry.load", bug)
+    done = cli("list")
+    assert done.status == 70
+    assert "internal error: ZeroDivisionError: a bug" in done.err and "MIA_BENCH_DEBUG=1" in done.err
+    monkeypatch.setenv("MIA_BENCH_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli("list")

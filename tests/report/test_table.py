@@ -1,0 +1,121 @@
+"""What people read: the table, its notes, the details, the progress."""
+
+import sys
+
+import numpy as np
+import pytest
+import tiny
+
+from mia_bench.errors import ExitStatus
+from mia_bench.report.progress import reporter
+from mia_bench.report.table import exit_status, notes, percent, show_details, show_result
+from mia_bench.report.text import json_text, pairs, printable, seconds_text, table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0005, "0.5 ms"), (0.85, "850 ms"), (12.04, "12 s"), (185, "3 min 05 s"), (7810, "2 h 10 min")],
+)
+def test_durations(seconds, text):
+    assert seconds_text(seconds) == text
+
+
+def test_only_printable_text_is_printed():
+    assert printable("a\x1b[31mb\x07\x9b\u202ec\u2066") == "a�[31mb���c�"
+    assert printable("naïve 猫 🙂\tx") == "naïve 猫 🙂\tx"
+    assert "\x1b" not in table([["\x1b[1m"]], ["x"]) + pairs({"x": "\x1b[1m"})
+
+
+def test_json_is_strict():
+    with pytest.raises(ValueError):
+        json_text({"x": float("nan")})
+
+
+def separated(members, others):
+    """An attack that tells the first members from the rest."""
+
+    def score(self, measured, calibration):
+        known = set(members)
+        noise = np.random.default_rng(0).normal(size=len(measured.ids))
+        return np.array([3.0 * (i in known) for i in measured.ids]) + noise
+
+    return tiny.plugin([tiny.attack("good", score=score), tiny.attack("bad", score=lambda s, m, c: 1 / 0)])
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    samples = tiny.icons(120, 120, unknown=3)
+    made = tiny.registry(separated([s.id for s in samples if s.member], []), samples=samples)
+    return tiny.go(tmp_path_factory.mktemp("run"), made, attacks="good,bad,clid,logged", batch=64, rows=32)
+
+
+def test_rows_are_ordered_by_auc_and_failures_come_last(result, capsys):
+    show_result(result, as_json=False, folder="here")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "given on tiny: 120 members, 120 non-members, 3 of unknown membership; seed 0, float32"
+    first, last = lines[4], lines[7]
+    assert first.startswith("good") and last.startswith("bad") and "failed" in last
+    assert lines[-1] == "run folder: here"
+
+
+def test_notes_say_what_a_reader_must_know(result):
+    said = "\n".join(notes(result))
+    for part in (
+        "chosen on the audit set itself: optimistic",
+        "! few false positives",
+        "transductive:",
+        "no threshold, scaler or weight could be calibrated: the dataset has no labelled calibration set",
+        "queries asked",
+        "failed bad: score failed: ZeroDivisionError: division by zero",
+    ):
+        assert part in said
+    assert "left out" not in said
+
+
+def test_a_rate_that_few_errors_decide_is_flagged(result):
+    good = tiny.row(result, "good").evaluation
+    assert percent(good.tpr_at_1).endswith(" !")
+    assert percent(good.tpr_at_01) == "–"
+
+
+def test_details_show_every_metric_with_its_standing(result, capsys):
+    show_details(result)
+    text = capsys.readouterr().out
+    for part in ("flagged", "undefined", "delong-logit", "tnr_at_01", "no labelled calibration set"):
+        assert part in text
+
+
+def test_exit_status_is_that_of_the_worst(result):
+    ok = result.model_copy(update={"rows": tuple(r for r in result.rows if r.status == "ok")})
+    assert exit_status(result) == ExitStatus.BROKEN_PLUGIN
+    assert exit_status(ok) == ExitStatus.OK
+    assert exit_status(ok.model_copy(update={"rows": ()})) == ExitStatus.NOTHING
+
+
+def test_the_row_without_a_blind_baseline_says_so(result, capsys):
+    show_result(result, as_json=False)
+    assert "blind unknown" in capsys.readouterr().out
+
+
+def test_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    made = tiny.registry()
+    for _ in range(2):  # the second has nothing to measure
+        with reporter(made) as progress:
+            tiny.go(tmp_path, made)
+    assert progress.folder == str(tmp_path)
+    err = capsys.readouterr().err
+    assert "measuring" in err and "12/12" in err
+
+
+def test_progress_outlives_a_reader_that_went_away(tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+        flush = isatty = lambda self: False
+
+    made = tiny.registry()
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with reporter(made):
+        assert [r.status for r in tiny.go(tmp_path, made).rows] == ["ok", "ok"]
