@@ -8,6 +8,7 @@ from mia_bench.attack import (
     Measured,
     Meta,
     Scores,
+    Timestep,
     by_kind,
     scoring,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Scores",
     "Target",
     "TargetMeta",
+    "Timestep",
     "__version__",
     "by_kind",
     "hookimpl",

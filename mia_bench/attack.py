@@ -1,12 +1,14 @@
 """The contract of an attack: measure, then score.
 
 An attack is one class. `measure` is expensive: it asks the target's denoiser for predictions on one batch, knows no
-labels, and returns per-sample terms that the harness stores. `score` is cheap: it turns the stored terms of all
+labels, and returns per-sample terms that the harness stores. It runs without gradients; what the batch hands out is
+shared with other attacks and must not be changed in place. `score` is cheap: it turns the stored terms of all
 samples into one number per sample, **higher = more likely a member**, and can be rerun without the target.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -15,6 +17,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from mia_bench.errors import BrokenPluginError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +60,7 @@ class Meta(BaseModel):
         access: What the attacker sees of the target.
         needs: Capabilities the target must have.
         caption: Whether captions are ignored, used when there, or required.
+        licence: Licence of the authors' own program, where there is one; nothing is copied from it.
         orientation: Which way the paper's own statistic points; `score` always returns higher = member.
         version: Definition version; raise it whenever the numbers change.
     """
@@ -66,6 +71,7 @@ class Meta(BaseModel):
     summary: str
     paper: str
     citation: str = ""
+    licence: str = ""
     access: Access
     needs: frozenset[Capability] = frozenset({Capability.DENOISE})
     caption: Literal["unused", "optional", "required"] = "optional"
@@ -209,23 +215,37 @@ class Attack(ABC):
             float64 `(N,)`, higher = more likely a member, or `Scores` where there is more to say.
         """
 
-    @classmethod
-    def source(cls) -> str:
-        """Source text that defines this attack; its hash is part of every measurement's identity."""
-        try:
-            return inspect.getsource(inspect.getmodule(cls) or cls)
-        except (OSError, TypeError):
-            return cls.__qualname__
-
 
 class Control(Attack):
-    """Looks like an attack in tables but is none: it never asks the target and may see audit labels, out of fold."""
+    """Looks like an attack in tables but is none: it never asks the target and may see audit labels, out of fold.
 
-    modality: str = ""
+    Attributes:
+        modality: What it reads: `image`, `caption` or `both`. An attack must beat the controls of what it reads itself.
+    """
+
+    modality: str = "both"
 
     def queries(self) -> int:
         return 0
 
+    @abstractmethod
     def score(self, measured: Measured, calibration: Measured | None) -> Scores | NDArray[np.float64]:
         """As for an attack, but `measured.member` holds the labels: every score must be out of fold."""
-        raise NotImplementedError
+
+
+def source_of(cls: type, until: tuple[type, ...]) -> str:
+    """Hash of the modules that define a class and its bases, up to the contracts `until`.
+
+    Raises:
+        BrokenPluginError: There is no source, so that a change of it could not be noticed.
+    """
+    texts = []
+    for base in cls.__mro__:
+        if base in until:
+            break
+        try:
+            texts.append(inspect.getsource(inspect.getmodule(base) or base))
+        except (OSError, TypeError) as error:
+            why = "it has no source, so measurements could not be told from those of another version"
+            raise BrokenPluginError(f"class {cls.__qualname__}", why, "load it from a file") from error
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mia_bench.diffusion.denoiser import Condition
-from mia_bench.diffusion.keyed import Keyed, keyed
+from mia_bench.diffusion.keyed import Keyed, keyed, keys_of, version_of
 from mia_bench.diffusion.noise import NoiseSource
 from mia_bench.diffusion.schedule import Timesteps
 
@@ -23,7 +23,7 @@ _NUMBERS = count()  # part of every name, so that two batches on one target neve
 
 
 class Batch:
-    """B samples, encoded once for all attacks.
+    """B samples, encoded once for all attacks. Tensors are shared: work on copies.
 
     Attributes:
         ids: Sample ids.
@@ -47,6 +47,8 @@ class Batch:
         self.word_weights = tuple(word_weights or [None] * len(self.ids))
         self.target, self.noise = target, noise
         self._memo: dict[object, Keyed] = {}
+        self._views: dict[str, torch.Tensor] = {}
+        self._pixels_version = version_of(pixels)
         self._number = next(_NUMBERS)
 
     def __len__(self) -> int:
@@ -55,7 +57,7 @@ class Batch:
     @property
     def x0(self) -> Keyed:
         """Clean inputs of the denoiser, `(B, C, H, W)`: scaled latents, or pixels for a pixel-space model."""
-        return self.encode(self.pixels)
+        return self._once(("x0", ""), lambda: self._latents(self.pixels, ""))
 
     @property
     def condition(self) -> Condition:
@@ -80,23 +82,28 @@ class Batch:
             self.word_weights[i],
         )
 
-    def encode(self, pixels: torch.Tensor, view: str = "") -> Keyed:
-        """Encode images of this batch; once per view, whichever attack asks.
+    def encode(self, pixels: torch.Tensor, view: str) -> Keyed:
+        """Encode changed images of this batch; once per view, whichever attack asks.
 
         Args:
             pixels: float32 `(B, 3, H, W)` in [-1, 1].
-            view: Name of what was done to the images, e.g. `crop0.81`; empty for the images themselves.
+            view: Name of what was done to the images, e.g. `crop0.81`.
+
+        Raises:
+            ValueError: The view has no name, or its name was used for other pixels.
         """
+        known = self._views.setdefault(view, pixels)
+        if not view or (known is not pixels and not torch.equal(known, pixels)):
+            raise ValueError(f"view {view!r} needs a name of its own: other pixels were encoded under it")
+        return self._once(("x0", view), lambda: self._latents(pixels, view))
 
-        def make() -> Keyed:
-            std_noise = None
-            if self.target.latent == "sample" and self.target.meta.kind == "latent":
-                quantity = "latent" + (f":{view}" if view else "")
-                shape = self.target.sample_shape
-                std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))
-            return keyed(self.target.encode(pixels, std_noise), f"x0#{self._number}{view and ':' + view}")
-
-        return self._once(("x0", view), make)
+    def _latents(self, pixels: torch.Tensor, view: str) -> Keyed:
+        std_noise = None
+        if self.target.latent == "sample" and self.target.meta.kind == "latent":
+            quantity = "latent" + (f":{view}" if view else "")
+            shape = self.target.sample_shape
+            std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))
+        return keyed(self.target.encode(pixels, std_noise), f"x0#{self._number}{view and ':' + view}")
 
     def eps(self, t: Timesteps, draw: int = 0, quantity: str = "eps") -> Keyed:
         """Forward noise, one independent draw for each t: `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps."""
@@ -111,11 +118,33 @@ class Batch:
 
         return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)
 
+    def check_unchanged(self) -> None:
+        """Called after each attack: what the next one reads must be what this one was given.
+
+        Raises:
+            RuntimeError: A shared tensor was changed in place; all of them are made anew when next asked for, but
+                the batch's pixels cannot be.
+        """
+        try:
+            for tensor in self._memo.values():
+                keys_of(tensor)
+            if version_of(self.pixels) != self._pixels_version:
+                raise RuntimeError("the batch's pixels were changed in place; use a copy")
+        except RuntimeError:
+            self._memo.clear()
+            self._views.clear()
+            raise
+
     def _draw(self, one: Callable[[str], np.ndarray]) -> torch.Tensor:
         stacked = np.stack([one(i) for i in self.ids])
-        return torch.from_numpy(stacked).to(self.pixels.device)
+        return to_device(torch.from_numpy(stacked), self.pixels.device)
 
     def _once(self, name: object, make: Callable[[], Keyed]) -> Keyed:
         if name not in self._memo:
             self._memo[name] = make()
         return self._memo[name]
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy from the host without waiting for the device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -59,5 +59,9 @@ class NothingError(MiaBenchError):
     status = ExitStatus.NOTHING
 
 
+class NetworkError(UnavailableError):
+    """A network of the target failed on its input."""
+
+
 class SampleError(UnavailableError):
     """One sample cannot be used; the others go on without it."""

@@ -68,8 +68,12 @@ class Registry:
         self.targets: dict[str, type[Target]] = {}
 
     @classmethod
-    def load(cls, files: Iterable[Path] = ()) -> Registry:
+    def load(cls, files: Iterable[Path] = (), strict: bool = True) -> Registry:
         """Load every installed plugin, then the given files.
+
+        Args:
+            files: Plugins given by path.
+            strict: Whether a broken file is an error, or only listed as broken.
 
         Raises:
             BrokenPluginError: A file given by the user cannot be loaded.
@@ -79,7 +83,7 @@ class Registry:
             registry.add(entry.name, _distribution(entry), entry.value, entry.load)
         for path in files:
             plugin = registry.add(path.stem, str(path), str(path), partial(_import_file, path))
-            if plugin.error:
+            if plugin.error and strict:
                 raise BrokenPluginError(f"plugin file {path}", plugin.error, "fix the file, or leave out -p")
         return registry
 

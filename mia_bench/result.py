@@ -27,6 +27,9 @@ class Row(_Record):
     params: dict[str, Any]
     """Resolved parameters."""
 
+    changed: tuple[str, ...] = ()
+    """Parameters the user set to other than the default or the preset."""
+
     fingerprint: str
     """Identity of its measurements."""
 
@@ -38,6 +41,9 @@ class Row(_Record):
 
     n: int = 0
     """Audit samples with known membership that were scored."""
+
+    uncaptioned: int = 0
+    """Samples left out because they have no caption."""
 
     evaluation: Evaluation | None = None
     """Metrics with intervals."""
@@ -71,14 +77,21 @@ class Failure(_Record):
 
 
 class Cost(_Record):
-    """What the measurements in the store cost, over all sessions."""
+    """What the rows' measurements cost, over all sessions."""
 
     images: int
     asked: int
-    executed: int
+    """Queries asked by the rows' attacks."""
+    executed: int | None
+    """Queries run; None where the shards also hold attacks that are no rows of this result."""
     padding: int
+    """Rows of padding."""
     backward: int
-    seconds: dict[str, float]
+    """Backward passes."""
+    stages: dict[str, float]
+    """Wall seconds of each stage: load, measure, controls."""
+    networks: dict[str, float]
+    """Wall seconds within `measure` spent waiting for each network, on the host's clock."""
 
 
 class Result(_Record):

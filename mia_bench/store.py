@@ -102,6 +102,11 @@ class Store:
         except (OSError, ValueError, TypeError) as error:
             raise UnavailableError(f"file {path}", str(error), "run again into a new folder") from error
 
+    def remove(self, *names: str) -> None:
+        """Delete files of the run if they are there."""
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a Parquet file of the run at once."""
         self._replace(self.folder / name, lambda path: pq.write_table(table, path, compression="zstd"))
@@ -178,8 +183,7 @@ class Store:
         Returns:
             bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order.
         """
-        table = self._read(None)
-        table = table.filter(pc.equal(table["fingerprint"].cast(pa.string()), fingerprint))
+        table = self._read(None, pc.field("fingerprint") == fingerprint)
         place = {sample: i for i, sample in enumerate(samples)}
         found = np.zeros(len(samples), dtype=bool)
         terms: dict[str, NDArray[np.float64]] = {}
@@ -208,8 +212,8 @@ class Store:
             if not any(inside < other or (inside == other and i < index) for i, other in enumerate(others)):
                 yield path, record
 
-    def _read(self, columns: list[str] | None) -> pa.Table:
-        tables = [_read_shard(path, columns) for path, _ in self._files()]
+    def _read(self, columns: list[str] | None, rows: Any = None) -> pa.Table:
+        tables = [_read_shard(path, columns, rows) for path, _ in self._files()]
         return pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table()
 
     def _write_shard(self, name: str, table: pa.Table, shards: Mapping[str, Any]) -> None:
@@ -231,9 +235,9 @@ class Store:
             raise _unwritable(self.folder, error) from error
 
 
-def _read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+def _read_shard(path: Path, columns: list[str] | None = None, rows: Any = None) -> pa.Table:
     with _damage_named(path):
-        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+        return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 
 @contextlib.contextmanager

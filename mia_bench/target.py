@@ -1,8 +1,8 @@
 """The contract of a target: the model under audit.
 
-A model family supplies four things (`predict`, `posterior`, `tokens`, `text_states`) and its schedule; this class adds
-what attacks call: `encode`, `condition`, `denoiser`. VAE and text encoder run at a fixed row count too, and once per
-image and caption.
+A model family supplies `weights`, `load` and `predict`; with latents also `posterior`, with captions also `tokens` and
+`text_states`. This class adds what attacks call: `encode`, `condition`, `denoiser`. VAE and text encoder run at a fixed
+row count too, and once per image and caption.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -102,7 +103,7 @@ class Target(ABC):
 
     # What the harness and attacks call --------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of all weights and configuration files."""
         return hashlib.sha256(json.dumps(dict(self.weights()), sort_keys=True).encode()).hexdigest()[:32]
@@ -155,10 +156,10 @@ class Target(ABC):
             noise: Standard normal `(B, C, h, w)` for a posterior sample, or None for its mode.
 
         Returns:
-            float32 `(B, C, h, w)`; a pixel-space model returns its input.
+            float32 `(B, C, h, w)`; for a pixel-space model a copy of its input.
         """
         if self.meta.kind == "pixel":
-            return pixels
+            return pixels.clone()
         import torch
 
         with torch.no_grad():  # not inference mode: gradient attacks put latents into a graph

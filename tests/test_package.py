@@ -42,8 +42,9 @@ def package(folder, name, text):
     module = f"broken_{name}"
     described = (EXAMPLE / "pyproject.toml").read_text()
     (folder / "pyproject.toml").write_text(
-        described.replace("mia-bench-example", f"mia-bench-{name}")
-        .replace('example = "mia_bench_example"', f'{name} = "{module}"')
+        described.replace("mia-bench-example", f"mia-bench-{name}").replace(
+            'example = "mia_bench_example"', f'{name} = "{module}"'
+        )
         + f'\n[tool.hatch.build.targets.wheel]\ninclude = ["{module}.py"]\n'
     )
     (folder / f"{module}.py").write_text(text)

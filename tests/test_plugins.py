@@ -1,5 +1,6 @@
 """A broken plugin is named with its fault and harms nobody else."""
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_every_fault_is_recorded_and_the_others_stay(fault, tmp_path):
     assert plugin.provides == []
     assert set(made.attacks) == before
     assert added(made, ATTACK, tmp_path, "other").status == "ok", "a later plugin still loads"
-    with pytest.raises(BrokenPluginError, match="elsewhere 1.0") as caught:
+    with pytest.raises(BrokenPluginError, match=r"elsewhere 1\.0") as caught:
         made.dataset("mine")
     assert said in str(caught.value)
     assert caught.value.status == ExitStatus.BROKEN_PLUGIN
@@ -116,7 +117,8 @@ def test_two_files_of_one_name_keep_their_own_source(tmp_path):
         path.parent.mkdir()
         path.write_text(ATTACK.replace('name="mine"', f'name="{name}"'))
     made = Registry.load(paths)
-    assert all(name in made.attacks[name].source() for name in ("mine-a", "mine-b"))
+    for name in ("mine-a", "mine-b"):
+        assert f'"{name}"' in inspect.getsource(made.attacks[name])
 
 
 def test_who_has_a_taken_name_is_said(tmp_path):

@@ -125,4 +125,6 @@ def test_another_seed_changes_only_what_is_random(whole, tmp_path):
 def test_scores_table_is_in_a_fixed_order(whole):
     rows = pq.read_table(whole / "scores.parquet").to_pylist()
     ids = [r["sample_id"] for r in rows if r["attack"] == "loss"]
-    assert all(ids == [r["sample_id"] for r in rows if (r["attack"], r["preset"]) == k] for k in (("pia", ""), ("mc", "")))
+    assert all(
+        ids == [r["sample_id"] for r in rows if (r["attack"], r["preset"]) == k] for k in (("pia", ""), ("mc", ""))
+    )

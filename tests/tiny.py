@@ -1,4 +1,4 @@
-"""A benchmark so small that a whole run takes a moment: a plugin like any other, with a target that needs only torch."""
+"""A benchmark so small that a run takes a moment: a plugin like any other, with a target that needs only torch."""
 
 import os
 import sys

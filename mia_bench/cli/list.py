@@ -20,4 +20,4 @@ def command(kinds: tuple[str, ...], files: tuple[Path, ...], as_json: bool) -> N
     from mia_bench.plugins import Registry
     from mia_bench.report.catalogue import show_catalogue
 
-    show_catalogue(Registry.load(files), kinds or KINDS, as_json)
+    show_catalogue(Registry.load(files, strict=False), kinds or KINDS, as_json)

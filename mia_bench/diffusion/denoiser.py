@@ -63,7 +63,6 @@ class Denoiser:
         share: Whether equal queries within a batch are run once.
 
     Attributes:
-        executed: Queries run, after sharing and without padding.
         asked: Queries asked, by attack.
         backward: Backward passes, by attack.
     """
@@ -72,7 +71,6 @@ class Denoiser:
     schedule: Schedule
     rows: RowRunner
     share: bool = True
-    executed: int = 0
     asked: Counter[str] = field(default_factory=Counter)
     backward: Counter[str] = field(default_factory=Counter)
     _memory: dict[object, torch.Tensor] = field(default_factory=dict)
@@ -109,6 +107,11 @@ class Denoiser:
         if grad or None in names:
             return result
         return keyed(result, np.array(names, dtype=object).reshape(grid))
+
+    @property
+    def executed(self) -> int:
+        """Queries run, after sharing and without padding."""
+        return self.rows.done
 
     @contextmanager
     def asked_by(self, name: str) -> Iterator[None]:
@@ -210,12 +213,11 @@ class Denoiser:
             return []
         count = cells[0].x.shape[0]
         x = torch.cat([c.x for c in cells])
-        t = torch.tensor([c.t for c in cells], device=x.device).repeat_interleave(count)
+        t = torch.cat([torch.full((count,), c.t, device=x.device) for c in cells])  # filled there: nothing to copy
         names = list(cells[0].condition.states)
         states = [torch.cat([c.condition.states[n] for c in cells]) for n in names]
 
         def network(x: torch.Tensor, t: torch.Tensor, *states: torch.Tensor) -> torch.Tensor:
             return self.schedule.epsilon(self.predict(x, t, **dict(zip(names, states, strict=True))), x, t)
 
-        self.executed += len(x)
         return list(torch.split(self.rows(network, x, t, *states), count))

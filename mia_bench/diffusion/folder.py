@@ -62,7 +62,31 @@ def schedule_of(folder: Path) -> Schedule:
     scheduler = component(getattr(diffusers, name, diffusers.DDPMScheduler), folder)
     if not hasattr(scheduler, "betas"):
         raise UnavailableError(f"scheduler {name}", "it has no betas", "use a DDPM- or DDIM-style scheduler")
-    return Schedule.from_betas(scheduler.betas.double().numpy(), scheduler.config.prediction_type)
+    try:
+        return Schedule.from_betas(scheduler.betas.double().numpy(), scheduler.config.prediction_type)
+    except ValueError as error:
+        raise UnavailableError(f"scheduler {name}", str(error)) from error
+
+
+def square(unet: Any, channels: int | None = None) -> int:
+    """Side of a denoiser's inputs.
+
+    Args:
+        unet: A diffusers network that predicts noise.
+        channels: Channels of its inputs and outputs, if they are known.
+
+    Raises:
+        UnavailableError: Its inputs are not square, or its inputs and outputs do not have these channels.
+    """
+    size, config = unet.config.sample_size, unet.config
+    sides = set(size) if isinstance(size, list | tuple) else {size}
+    if len(sides) != 1 or None in sides:
+        raise UnavailableError("target part unet", f"its sample_size is {size}", "use a model of square images")
+    channels = channels or config.in_channels
+    if {config.in_channels, config.out_channels} != {channels}:
+        why = f"{config.in_channels} channels in and {config.out_channels} out, where {channels} are needed"
+        raise UnavailableError("target part unet", why, "inpainting, grey and learned-variance models do not fit")
+    return int(sides.pop())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -73,7 +97,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UnavailableError(f"file {path}", str(error), "give a complete diffusers pipeline folder") from error
 
 

@@ -2,7 +2,8 @@
 
 The denoiser shares a query when two attacks ask for the same input at the same time and condition. Comparing names on
 the host finds that without reading a tensor back from the device. Any operation outside the harness's own algebra
-returns a plain tensor without a name, so a changed input can never be mistaken for the original.
+returns a plain tensor without a name. Shared tensors are read-only: changing one in place, or through a view, is an
+error.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Keyed(torch.Tensor):
     """A tensor `(B, *grid, C, H, W)` with one name per grid cell in `keys` (object array of shape `grid`)."""
 
     keys: NDArray[np.object_]
+    version: int
 
     @classmethod
     def __torch_function__(
@@ -44,7 +46,13 @@ def keyed(tensor: torch.Tensor, keys: Any) -> Keyed:
     """
     named: Keyed = tensor.detach().as_subclass(Keyed) if isinstance(tensor, Keyed) else tensor.as_subclass(Keyed)
     named.keys = np.asarray(keys, dtype=object)
+    named.version = version_of(named)
     return named
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor's storage was changed in place, views included; inference tensors refuse such changes."""
+    return 0 if tensor.is_inference() else int(tensor._version)
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -53,8 +61,16 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def keys_of(tensor: torch.Tensor) -> NDArray[np.object_] | None:
-    """Names of a tensor's grid cells, or None if it was made outside the algebra."""
-    return getattr(tensor, "keys", None) if isinstance(tensor, Keyed) else None
+    """Names of a tensor's grid cells, or None if it was made outside the algebra.
+
+    Raises:
+        RuntimeError: The tensor was changed after it was named.
+    """
+    if not isinstance(tensor, Keyed):
+        return None
+    if version_of(tensor) != tensor.version:
+        raise RuntimeError(f"shared tensor {tensor.keys.ravel()[0]} was changed in place; use a copy")
+    return tensor.keys
 
 
 def combine(result: torch.Tensor, name: Callable[..., str], *inputs: Any) -> torch.Tensor:

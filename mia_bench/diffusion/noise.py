@@ -113,7 +113,7 @@ class RecordedNoise:
 
 
 class SaltedNoise:
-    """Another source's noise, made the attack's own (`--independent-noise`)."""
+    """Another source's noise, made the attack's own (`--independent-noise`). A recorded source has no such noise."""
 
     def __init__(self, source: NoiseSource, salt: str) -> None:
         self.source, self.salt = source, salt

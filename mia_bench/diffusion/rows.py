@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from mia_bench.errors import NetworkError
+
 Network = Callable[..., torch.Tensor]
 
 
@@ -44,6 +46,9 @@ class RowRunner:
 
         Returns:
             `(N, ...)`.
+
+        Raises:
+            NetworkError: The network failed, or memory ran out even for one row.
         """
         began = time.perf_counter()
         count = inputs[0].shape[0]
@@ -51,9 +56,11 @@ class RowRunner:
             try:
                 outputs = self._map(network, inputs, count)
                 break
-            except RuntimeError as error:  # torch.OutOfMemoryError is one
+            except Exception as error:
                 if self.rows == 1 or not _out_of_memory(error):
-                    raise
+                    why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                    fix = "check the checkpoint, --device and --dtype; --rows 1 needs the least memory"
+                    raise NetworkError("a network of the target failed", why, fix) from error
             # Outside the handler: the traceback, which holds the failed call's tensors, is gone by now.
             self.rows //= 2
             if torch.cuda.is_available():
@@ -84,7 +91,7 @@ def _chunk(x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
     return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 

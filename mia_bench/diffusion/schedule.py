@@ -8,7 +8,8 @@ tables; there is no entry with abar = 1, a clean image sits at index 0 (Song et 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import cache
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ class Schedule:
     def __init__(self, signal: ArrayLike, noise: ArrayLike, prediction: Prediction = "epsilon") -> None:
         self.signal: NDArray[np.float64] = np.asarray(signal, dtype=np.float64)
         self.noise: NDArray[np.float64] = np.asarray(noise, dtype=np.float64)
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"unknown prediction type {prediction!r}; known: {', '.join(get_args(Prediction))}")
         self.prediction = prediction
 
     @classmethod
@@ -83,19 +86,26 @@ class Schedule:
         output = output.float()
         if self.prediction == "epsilon":
             return output
-        a = torch.as_tensor(self.signal, dtype=torch.float32, device=x.device)[t].view(-1, 1, 1, 1)
-        b = torch.as_tensor(self.noise, dtype=torch.float32, device=x.device)[t].view(-1, 1, 1, 1)
+        a, b = (level[t].view(-1, 1, 1, 1) for level in self._levels(x.device))
         if self.prediction == "v_prediction":
             return a * output + b * x
         if self.prediction == "sample":
             return (x - a * output) / b
         return x + a * output
 
-    @staticmethod
-    def _at(table: NDArray[np.float64], t: Timesteps, like: torch.Tensor) -> float | torch.Tensor:
+    @cache  # noqa: B019 - one entry per device, and a schedule lives as long as its target
+    def _levels(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """a_t and b_t on a device, float32 `(T,)`."""
+        a, b = (torch.as_tensor(level, dtype=torch.float32, device=device) for level in (self.signal, self.noise))
+        return a, b
+
+    def _at(self, table: NDArray[np.float64], t: Timesteps, like: torch.Tensor) -> float | torch.Tensor:
+        if np.max(t) >= len(table) or np.min(t) < 0:
+            raise ValueError(f"timestep {t} is not in the model's schedule of {len(table)} steps")
         if isinstance(t, int | np.integer):
             return float(table[t])
-        values = torch.tensor([float(table[s]) for s in t], dtype=torch.float32, device=like.device)
+        # Filled on the device, so that nothing waits for a copy.
+        values = torch.stack([torch.full((), float(table[s]), device=like.device) for s in t])
         return values.view(1, -1, 1, 1, 1)
 
 

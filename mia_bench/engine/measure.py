@@ -16,7 +16,7 @@ from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
 from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack
-from mia_bench.errors import BrokenPluginError, SampleError, UnavailableError
+from mia_bench.errors import BrokenPluginError, NetworkError, SampleError, UnavailableError
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 
@@ -60,11 +60,14 @@ def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Wor
         first.setdefault(attack.fingerprint, attack)
     done = store.done(first)
     groups: dict[tuple[str, ...], list[Sample]] = {}
-    for sample_id, digest, captioned in zip(plan.samples.id, plan.samples.digest, plan.samples.captioned, strict=True):
+    table = plan.samples
+    for sample_id, digest, split, captioned in zip(table.id, table.digest, table.split, table.captioned, strict=True):
         lacking = tuple(
             fingerprint
             for fingerprint, attack in first.items()
-            if (sample_id, digest) not in done[fingerprint] and (captioned or attack.caption != "required")
+            if (sample_id, digest) not in done[fingerprint]
+            and (captioned or attack.caption != "required")
+            and (split == "audit" or not attack.control)  # a control has no use for calibration samples
         )
         if lacking:
             groups.setdefault(lacking, []).append(samples[sample_id])
@@ -99,6 +102,7 @@ class Measurer:
         self.plan, self.attacks, self.target, self.noise = plan, attacks, target, noise
         self.store, self.registry, self.environment = store, registry, environment
         self.fail_fast, self.outcome = fail_fast, Outcome()
+        self.own: dict[str, float] = {}
 
     def run(self, work: Sequence[Work], batch_size: int) -> Outcome:
         """Measure everything pending, batch by batch."""
@@ -113,7 +117,8 @@ class Measurer:
         self.registry.run_started(RunStarted(labels, total, stored, len(batches), str(self.store.folder)))
         for number, (planned, samples) in enumerate(batches, 1):
             start = time.perf_counter()
-            self._batch([a for a in planned if a.label not in self.outcome.attacks], samples)
+            if going := [a for a in planned if a.label not in self.outcome.attacks]:
+                self._batch(going, samples)
             done += len(samples)
             seconds = time.perf_counter() - start
             self.registry.batch_measured(BatchMeasured(number, len(batches), done, total, seconds))
@@ -127,17 +132,18 @@ class Measurer:
         networks = (denoiser.rows, self.target.vae_rows, self.target.text_rows)
         before = [(r.done, r.padding, r.seconds) for r in networks]
         asked, backward = denoiser.asked.copy(), denoiser.backward.copy()
+        self.own = {}
         samples, images = self._open(samples)
         if not samples:
             return
         batch = self._make_batch(samples, images)
         clock.lap("load")
-        found = [(a, self._measure(a, batch)) for a in planned if not a.control]
+        found = [(a, self._timed(a, batch)) for a in planned if not a.control]
         arrays = {a.fingerprint: self._checked(a, terms, batch) for a, terms in found}  # leaves the device here
         clock.lap("measure")
         for attack in planned:
             if attack.control:
-                arrays[attack.fingerprint] = self._checked(attack, self._measure(attack, batch), batch)
+                arrays[attack.fingerprint] = self._checked(attack, self._timed(attack, batch), batch)
         clock.lap("controls")
         spent = [
             {"rows": r.done - b[0], "padding": r.padding - b[1], "seconds": r.seconds - b[2]}
@@ -151,6 +157,7 @@ class Measurer:
             "networks": dict(zip(("denoiser", "vae", "text"), spent, strict=True)),
             "asked": {a.fingerprint: (denoiser.asked - asked)[a.label] for a in planned},
             "backward": {a.fingerprint: (denoiser.backward - backward)[a.label] for a in planned},
+            "own": {a.fingerprint: self.own[a.label] for a in planned},  # host seconds in `measure`
             "environment": self.environment,
         }
         if any(arrays.values()):
@@ -184,23 +191,34 @@ class Measurer:
             [s.word_weights for s in samples],
         )
 
+    def _timed(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
+        began = time.perf_counter()
+        terms = self._measure(planned, batch)
+        self.own[planned.label] = time.perf_counter() - began
+        return terms
+
     def _measure(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
         """One attack on one batch; empty if it failed."""
         import torch
 
-        attack = self.attacks[planned.label]
-        noise = batch.noise
+        attack, denoiser = self.attacks[planned.label], self.target.denoiser
+        noise, asked = batch.noise, denoiser.asked[planned.label]
         if self.plan.independent_noise and not planned.control:
-            batch.noise = SaltedNoise(self.noise, planned.label)
+            batch.noise = SaltedNoise(self.noise, planned.name)
         try:
-            with self.target.denoiser.asked_by(planned.label), torch.no_grad():
+            with denoiser.asked_by(planned.label), torch.no_grad():
                 terms = attack.measure(batch, self.target)
+            batch.check_unchanged()
             if not isinstance(terms, Mapping):
                 raise TypeError(f"measure returned a {type(terms).__name__}, not terms by name")
             if not terms:
                 raise ValueError("measure returned no term")
             return terms
+        except NetworkError as error:
+            self._probe(batch)
+            self._fail_attack(planned, error)
         except UnavailableError as error:
+            denoiser.asked[planned.label] = asked  # what a failed attempt asked is no part of the attack
             if len(batch) > 1:  # find the sample, and measure the others one by one
                 return _stack([self._measure(planned, batch.single(i)) for i in range(len(batch))])
             self._fail_sample(batch.ids[0], planned.label, error)
@@ -209,6 +227,10 @@ class Measurer:
         finally:
             batch.noise = noise
         return {}
+
+    def _probe(self, batch: Batch) -> None:
+        """Ask the target something plain: if that fails too, the fault is not the attack's, and the run ends."""
+        self.target.denoiser(batch.x0 * 1, 0, batch.condition)  # without a name, so it is not answered from memory
 
     def _checked(self, planned: PlannedAttack, terms: Mapping[str, Any], batch: Batch) -> Measurement:
         """To float64 on the host; samples with a value that is not finite are set to NaN in every term."""
@@ -235,7 +257,9 @@ class Measurer:
     def _fail_attack(self, planned: PlannedAttack, error: BaseException) -> None:
         if self.fail_fast:
             why = f"measure failed: {type(error).__name__}: {error}"
-            raise BrokenPluginError(f"attack {planned.label}", why, "fix it, or go on without it: leave out -x") from error
+            raise BrokenPluginError(
+                f"attack {planned.label}", why, "fix it, or go on without it: leave out -x"
+            ) from error
         self.outcome.attacks[planned.label] = error
 
     def _fail_sample(self, sample_id: str, label: str | None, error: UnavailableError) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from mia_bench.attack import Attack, Capability
+from mia_bench.attack import Attack, Capability, Control, source_of
 from mia_bench.dataset import Dataset, Sample
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
@@ -20,6 +20,7 @@ from mia_bench.plugins import Registry
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
+MEASUREMENT_VERSION = 1  # raise it when the harness's own arithmetic (noise, schedule, reductions, pixels) changes
 
 
 class _Record(BaseModel):
@@ -33,6 +34,7 @@ class PlannedAttack(_Record):
     name: str
     control: bool
     params: dict[str, Any]
+    changed: tuple[str, ...]  # parameters the user set to other than the default or the preset
     queries: int
     caption: Literal["unused", "optional", "required"]
     fingerprint: str  # identity of its measurements
@@ -170,6 +172,7 @@ def make_plan(
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
     attacks, skipped = [], []
+    of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
         reason = _cannot_run(one, target, samples)
         if reason and one.named:
@@ -178,20 +181,21 @@ def make_plan(
             skipped.append(Skipped(label=one.label, reason=reason))
             continue
         params = one.params.resolved(target.meta.kind)
-        salt = one.label if independent_noise and not one.control else ""
-        made_by = [] if one.control else [target.fingerprint, noise, dtype, latent, salt]
+        salt = one.cls.meta.name if independent_noise and not one.control else ""
+        made_by = [] if one.control else [*of_target, noise, dtype, latent, salt]
         attacks.append(
             PlannedAttack(
                 label=one.label,
                 name=one.cls.meta.name,
                 control=one.control,
                 params=params.model_dump(mode="json"),
+                changed=changed(one.cls, one.label, params, target.meta.kind),
                 queries=one.cls(params).queries(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
             )
         )
-    if not any(not a.control for a in attacks):
+    if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
     captions = Capability.CAPTION in target.meta.capabilities and any(s.caption for s in samples)
@@ -223,9 +227,15 @@ def make_plan(
 
 def identity(cls: type[Attack], params: Any, made_by: Sequence[str]) -> str:
     """Identity of a measurement: it may be reused exactly where this is equal (and the sample's hash)."""
-    source = hashlib.sha256(cls.source().encode()).hexdigest()
-    parts = [cls.meta.name, cls.meta.version, source, params.measuring(), list(made_by)]
+    source = source_of(cls, (Control, Attack))
+    parts = [MEASUREMENT_VERSION, cls.meta.name, cls.meta.version, source, params.measuring(), list(made_by)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str, ...]:
+    """Parameters that differ from the label's own, for the reader of a table."""
+    own = cls.Params.model_validate(cls.presets.get(label.partition("@")[2], {})).resolved(kind)
+    return tuple(name for name in cls.Params.model_fields if getattr(own, name) != getattr(params, name))
 
 
 def _calibration_gap(samples: Sequence[Sample]) -> str | None:

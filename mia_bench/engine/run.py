@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import Plan, make_plan, open_dataset, open_target, take
+from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, take
 from mia_bench.engine.select import Options, make_params, select
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.errors import BrokenPluginError, MiaBenchError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
 from mia_bench.result import Result
 from mia_bench.store import Store
@@ -71,7 +74,10 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     if spec is None:
         raise UsageError(f"dataset {options.dataset}", "it names no target", "add --target NAME or --target PATH")
     target = open_target(registry, spec)
-    samples = take(dataset.samples(), options.limit)
+    with blaming("dataset", options.dataset):
+        samples = take(dataset.samples(), options.limit)
+    if options.noise and options.independent_noise:
+        raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
     plan = make_plan(
         dataset=dataset,
@@ -102,6 +108,8 @@ def run(registry: Registry, options: RunOptions) -> Result:
         from mia_bench.engine.score import score_run
 
         prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
+        # Earlier scores may be of another plan; a run that is stopped must not leave them as its result.
+        prepared.store.remove("results.json", "scores.parquet")
         work = pending(prepared.plan, prepared.samples, prepared.store)
         outcome = None
         if work:
@@ -109,15 +117,16 @@ def run(registry: Registry, options: RunOptions) -> Result:
 
             device = open_device(options.device)
             threads = options.threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
-            prepared.target.open(
-                device=device,
-                dtype=options.dtype,
-                rows=options.rows,
-                threads=threads,
-                share=options.share,
-                latent=options.latent,
-            )
-            at_once = prepared.target.denoiser.rows.rows * (threads if device == "cpu" else 1)
+            with blaming("target", prepared.plan.target):
+                prepared.target.open(
+                    device=device,
+                    dtype=options.dtype,
+                    rows=options.rows,
+                    threads=threads,
+                    share=options.share,
+                    latent=options.latent,
+                )
+            at_once = prepared.target.denoiser.rows.rows * (threads if device.startswith("cpu") else 1)
             measurer = Measurer(
                 prepared.plan,
                 prepared.attacks,
@@ -152,22 +161,23 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
             raise UsageError(
                 f"option for {key!r}", "the run has no such attack", "`mia-bench report RUN` shows its rows"
             )
-    changed = []
+    replanned = []
     for planned in plan.attacks:
         cls = registry.attack(planned.name)
-        before = cls.Params.model_validate(planned.params)
+        before = _stored_params(cls, planned)
         given = {**options.get(planned.name, {}), **options.get(planned.label, {})}
         params = before
         if given:
             params = make_params(cls, planned.label, {planned.label: {**planned.params, **given}})
+            planned = planned.model_copy(update={"changed": changed(cls, planned.label, params, plan.target_kind)})
         if params.measuring() != before.measuring():
             raise UsageError(
                 f"option for {planned.label}",
                 "it changes what is measured",
                 "use `mia-bench run` with the same option",
             )
-        changed.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
-    plan = plan.model_copy(update={"attacks": tuple(changed)})
+        replanned.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
+    plan = plan.model_copy(update={"attacks": tuple(replanned)})
     with store.locked():
         return score_run(plan, instances(registry, plan), store)
 
@@ -177,8 +187,33 @@ def instances(registry: Registry, plan: Plan) -> dict[str, Attack]:
     made: dict[str, Attack] = {}
     for planned in plan.attacks:
         cls = registry.attack(planned.name)
-        made[planned.label] = cls(cls.Params.model_validate(planned.params))
+        made[planned.label] = cls(_stored_params(cls, planned))
     return made
+
+
+def _stored_params(cls: type[Attack], planned: PlannedAttack) -> Any:
+    try:
+        return cls.Params.model_validate(planned.params)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        why = f"the run was made by another version: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        raise UsageError(f"attack {planned.label}", why, "use `mia-bench run` into a new folder") from None
+
+
+@contextmanager
+def blaming(what: str, name: str) -> Iterator[None]:
+    """Whatever goes wrong within that is no `MiaBenchError` is a fault of this plugin.
+
+    Raises:
+        BrokenPluginError: Naming it.
+    """
+    try:
+        yield
+    except MiaBenchError:
+        raise
+    except Exception as error:
+        why = f"its plugin failed: {type(error).__name__}: {error}"
+        raise BrokenPluginError(f"{what} {name}", why, "fix the plugin, or choose another") from error
 
 
 def read_plan(store: Store) -> Plan:

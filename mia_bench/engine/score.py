@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
 from mia_bench.metrics import ClearsBlind, Metric, best_threshold, clears_blind, evaluate
 from mia_bench.result import Cost, Failure, Result, Row
-from mia_bench.store import Store
+from mia_bench.store import Store, Terms
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
     wanted = {a.fingerprint for a in plan.attacks}
     # A folder may hold other measurements too, of other options; they cost this result nothing.
     shards = {name: s for name, s in store.provenance().items() if wanted & s["asked"].keys()}
+    stored = cache(lambda fingerprint: store.terms(fingerprint, plan.samples.pairs))
     scored: dict[str, Scored] = {}
     reasons: dict[str, str] = {}
     fingerprints = {a.label: a.fingerprint for a in plan.attacks}
@@ -55,9 +57,11 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
             reasons[label] = f"measure failed: {type(problem).__name__}: {problem}"
             continue
         try:
-            scored[label] = _score(plan, planned, attacks[label], store)
+            scored[label] = _score(plan, planned, attacks[label], *stored(planned.fingerprint))
         except MiaBenchError as error:
-            left_out = [r for (_, a), r in outcome.samples.items() if a is None or fingerprints[a] == planned.fingerprint]
+            left_out = [
+                r for (_, a), r in outcome.samples.items() if a is None or fingerprints[a] == planned.fingerprint
+            ]
             reasons[label] = str(error) + (f": {left_out[0]}" if left_out else "")
         except (Exception, SystemExit) as error:  # one attack's fault must not cost the others their row
             reasons[label] = f"score failed: {type(error).__name__}: {error}"
@@ -87,16 +91,13 @@ def scores_table(plan: Plan, scored: Mapping[str, Scored]) -> pa.Table:
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> Scored:
-    samples = plan.samples
-    found, terms = store.terms(planned.fingerprint, samples.pairs)
-    if not found.any():
+def _score(plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np.bool_], terms: Terms) -> Scored:
+    samples, rows = plan.samples, np.flatnonzero(found)
+    if not len(rows):
         raise MiaBenchError("no sample was measured")
     if planned.control:  # controls see the labels of the samples they score
-        usable = samples.labelled[found] & samples.audit[found]
-        terms = {name: values[usable] for name, values in terms.items()}
-        found[np.flatnonzero(found)[~usable]] = False
-    rows = np.flatnonzero(found)
+        usable = samples.labelled[rows] & samples.audit[rows]
+        rows, terms = rows[usable], {name: values[usable] for name, values in terms.items()}
     everything = Measured(
         terms,
         tuple(samples.id[i] for i in rows),
@@ -105,8 +106,8 @@ def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> 
         samples.is_member[rows] if planned.control else None,
     )
     calibration = None
-    known = ~samples.audit[rows] & samples.labelled[rows]
-    if not planned.control and plan.calibration is None and known.any():
+    known, gap = _calibration(plan, planned, rows)
+    if gap is None:
         part = everything.select(known)
         calibration = Measured(part.terms, part.ids, part.audit, part.groups, samples.is_member[rows][known])
     given = attack.score(everything, calibration)
@@ -120,6 +121,17 @@ def _score(plan: Plan, planned: PlannedAttack, attack: Attack, store: Store) -> 
     if not np.isfinite(list(fitted.values())).all():
         raise ValueError(f"what was fitted is not finite: {fitted}")
     return Scored(rows, values, tuple(map(str, scores.tags)), fitted)
+
+
+def _calibration(plan: Plan, planned: PlannedAttack, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str | None]:
+    """Which of an attack's samples calibrate it, and why they cannot, if they cannot."""
+    known = ~plan.samples.audit[rows] & plan.samples.labelled[rows]
+    member = plan.samples.is_member[rows][known]
+    if planned.control or plan.calibration:
+        return known, plan.calibration or "a control is not calibrated"
+    if not (member.any() and (~member).any()):
+        return known, "no calibration members or no non-members could be measured"
+    return known, None
 
 
 def _rows(
@@ -144,19 +156,18 @@ def _rows(
 
     for planned in plan.attacks:
         common = {"label": planned.label, "control": planned.control, "params": planned.params}
-        common |= {"fingerprint": planned.fingerprint}
+        common |= {"fingerprint": planned.fingerprint, "changed": planned.changed}
+        if planned.caption == "required":
+            common["uncaptioned"] = samples.captioned.count(False)
         if planned.label not in scored:
             status = "failed" if planned.label in broken else "empty"
             rows.append(Row(**common, status=status, reason=reasons.get(planned.label, "not measured")))
             continue
         scores, kept = scored[planned.label], audit[planned.label]
         values = np.array([value[planned.label][i] for i in kept.tolist()], dtype=np.float64)
-        evaluation = evaluate(
-            values,
-            samples.is_member[kept],
-            calibration_threshold=None if planned.control else _threshold(plan, scores),
-            calibration_reason=plan.calibration or "a control is not calibrated",
-        )
+        known, gap = _calibration(plan, planned, scores.rows)
+        threshold = best_threshold(scores.values[known], samples.is_member[scores.rows][known]) if not gap else None
+        evaluation = evaluate(values, samples.is_member[kept], calibration_threshold=threshold, calibration_reason=gap)
         blind: ClearsBlind | None = None
         if not planned.control:
             reads_captions = plan.uses_captions and planned.caption != "unused"
@@ -177,33 +188,21 @@ def _rows(
     return rows
 
 
-def _threshold(plan: Plan, scores: Scored) -> float | None:
-    """The threshold with the best accuracy on the calibration set."""
-    if plan.calibration is not None:
-        return None
-    known = ~plan.samples.audit[scores.rows] & plan.samples.labelled[scores.rows]
-    member = plan.samples.is_member[scores.rows][known]
-    if not (member.any() and (~member).any()):
-        return None
-    return float(best_threshold(scores.values[known], member))
-
-
 def _price(fingerprint: str, shards: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
     """Queries, backward passes and seconds per image, over the shards that hold this measurement."""
     mine = [s for s in shards.values() if fingerprint in s["asked"]]
     images = sum(s["samples"] for s in mine)
     if not images:
         return {"queries": None, "backward": None, "seconds": None}
+    own = sum(s["own"][fingerprint] for s in mine)
     asked = sum(s["asked"][fingerprint] for s in mine)
     # Shared queries are charged to each attack that asks, as if it ran alone.
     seconds = sum(
         s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, s["networks"]["denoiser"]["rows"])
         for s in mine
     )
-    if not asked:
-        seconds = sum(s["seconds"].get("controls", 0.0) for s in mine)
     backward = sum(s["backward"][fingerprint] for s in mine)
-    return {"queries": asked / images, "backward": backward / images, "seconds": seconds / images}
+    return {"queries": asked / images, "backward": backward / images, "seconds": (seconds if asked else own) / images}
 
 
 def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> list[Failure]:
@@ -215,7 +214,6 @@ def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> lis
     for attack in plan.attacks:
         under = first.setdefault(attack.fingerprint, attack.label)
         bare = uncaptioned if attack.caption == "required" else set()
-        failures += [Failure(sample=i, attack=attack.label, reason="it has no caption") for i in sorted(bare)]
         if attack.control or attack.label not in scored:
             continue
         said = bare | {s for s, a in outcome.samples if a in (None, under)}
@@ -233,12 +231,13 @@ def _result(
     shards: Mapping[str, dict[str, Any]],
 ) -> Result:
     audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
-    seconds: dict[str, float] = defaultdict(float)
+    rows_of = {a.fingerprint for a in plan.attacks}
+    stages, networks = Counter[str](), Counter[str]()
     for shard in shards.values():
-        for stage, spent in shard["seconds"].items():
-            seconds[stage] += spent
-        for network, spent in shard["networks"].items():
-            seconds[network] += spent["seconds"]
+        stages.update(shard["seconds"])
+        networks.update({name: spent["seconds"] for name, spent in shard["networks"].items()})
+    executed = sum(s["networks"]["denoiser"]["rows"] for s in shards.values())
+    mixed = any(s["asked"].keys() - rows_of for s in shards.values())
     environments = {json.dumps(s["environment"], sort_keys=True): s["environment"] for s in shards.values()}
     return Result(
         dataset=plan.dataset,
@@ -260,11 +259,12 @@ def _result(
         failures=tuple(_failures(plan, scored, outcome)),
         cost=Cost(
             images=sum(s["samples"] for s in shards.values()),
-            asked=sum(sum(s["asked"].values()) for s in shards.values()),
-            executed=sum(s["networks"]["denoiser"]["rows"] for s in shards.values()),
+            asked=sum(n for s in shards.values() for f, n in s["asked"].items() if f in rows_of),
+            executed=None if mixed else executed,
             padding=sum(s["networks"]["denoiser"]["padding"] for s in shards.values()),
-            backward=sum(sum(s["backward"].values()) for s in shards.values()),
-            seconds=dict(seconds),
+            backward=sum(n for s in shards.values() for f, n in s["backward"].items() if f in rows_of),
+            stages=dict(stages),
+            networks=dict(networks),
         ),
         environments=tuple(environments[key] for key in sorted(environments)),
     )

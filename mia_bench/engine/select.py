@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from mia_bench.attack import Attack, Control
-from mia_bench.errors import UsageError
+from mia_bench.errors import NothingError, UsageError
 from mia_bench.plugins import Registry, suggest
 
 Options = Mapping[str, Mapping[str, Any]]  # attack name or label -> parameter -> value
@@ -52,29 +52,41 @@ def select(
     attacks = {n: c for n, c in sorted(registry.attacks.items()) if not issubclass(c, Control)}
     controls = {n: c for n, c in sorted(registry.attacks.items()) if issubclass(c, Control)}
     chosen: dict[str, bool] = {}
+    only_controls = False
     for part in filter(None, (p.strip() for p in pattern.split(","))):
         if part == "all":
             found = list(attacks)
         elif any(c in part for c in "*?["):
             labels = attacks if "@" not in part else [f"{n}@{p}" for n, c in attacks.items() for p in c.presets]
             found = [label for label in labels if fnmatch.fnmatchcase(label, part)]
+            if not found:
+                raise NothingError(f"--attacks {part}", "it matches no attack", "`mia-bench list attacks` shows all")
         else:
-            name, at, preset = part.partition("@")
-            cls = registry.attack(name)
-            if at and preset not in cls.presets:
-                raise UsageError(
-                    f"unknown preset {part!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`"
-                )
+            cls = attack_of(registry, part)
+            only_controls |= issubclass(cls, Control)
             found = [] if issubclass(cls, Control) else [part]  # controls run anyway
         for label in found:
             chosen[label] = chosen.get(label, False) or (part == label)
     if keyword:
         chosen = {label: named for label, named in chosen.items() if matches(keyword, _text(registry, label))}
-    if chosen:
+    if chosen or only_controls:
         for name, cls in controls.items():
             chosen.update(dict.fromkeys([name, *(f"{name}@{p}" for p in cls.presets)], False))
     _check_targets_of(options, registry, chosen)
     return [_selected(registry, label, named, options) for label, named in chosen.items()]
+
+
+def attack_of(registry: Registry, label: str) -> type[Attack]:
+    """The attack that `name` or `name@preset` means.
+
+    Raises:
+        UsageError: Unknown name or preset.
+    """
+    name, at, preset = label.partition("@")
+    cls = registry.attack(name)
+    if at and preset not in cls.presets:
+        raise UsageError(f"unknown preset {label!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`")
+    return cls
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -138,9 +150,13 @@ def matches(expression: str, text: str) -> bool:
 
 
 def make_params(cls: type[Attack], label: str, options: Options) -> Any:
-    """Validated parameters of one label: preset first, then options for the name, then for the label."""
+    """Validated parameters of one label. A preset is frozen: options for the name do not change what it sets."""
     name, _, preset = label.partition("@")
-    given = {**cls.presets.get(preset, {}), **options.get(name, {}), **options.get(label, {})}
+    frozen = cls.presets.get(preset, {})
+    given = {**options.get(name, {}), **frozen, **options.get(label, {})}
+    if clash := sorted(p for p in frozen if given[p] != frozen[p]):
+        why = f"the preset fixes it to {frozen[clash[0]]!r}"
+        raise UsageError(f"option {label}.{clash[0]}", why, f"set it on {name}: -o {name}.{clash[0]}=VALUE")
     for parameter, field in cls.Params.model_fields.items():
         if parameter in given and given[parameter] is None and type(None) not in get_args(field.annotation):
             given[parameter] = "null"  # the word, as in `-o clid.reduction=null`: JSON's null means nothing here
@@ -165,6 +181,11 @@ def _check_targets_of(options: Options, registry: Registry, chosen: Mapping[str,
         registry.attack(key.partition("@")[0])
         if key not in chosen and key not in names:
             raise UsageError(f"option for {key!r}", "that attack is not selected", f"add it: --attacks ...,{key}")
+        rows = [label for label in chosen if label.partition("@")[0] == key]
+        for parameter in options[key]:
+            if rows and all(parameter in registry.attack(key).presets.get(r.partition("@")[2], {}) for r in rows):
+                why = f"no selected row reads it: a preset fixes it in {', '.join(rows)}"
+                raise UsageError(f"option {key}.{parameter}", why, f"add {key} to --attacks")
 
 
 def _text(registry: Registry, label: str) -> str:

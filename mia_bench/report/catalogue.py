@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.attack import Attack, Control
+from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
 from mia_bench.report.text import json_text, pairs, printable, table
 
@@ -32,7 +33,7 @@ def show_description(registry: Registry, name: str, as_json: bool) -> None:
     base = name.partition("@")[0].partition(":")[0]
     content: dict[str, Any]
     if base in registry.attacks:
-        content = _attack(registry.attacks[base])
+        content = _attack(attack_of(registry, name))
     elif base in registry.datasets or base in registry.targets:
         content = _meta(registry.datasets.get(base) or registry.targets[base])
     else:
@@ -50,20 +51,11 @@ def show_description(registry: Registry, name: str, as_json: bool) -> None:
     parameters, presets = content.pop("parameters", []), content.pop("presets", {})
     print(pairs({k: _cell(v) for k, v in content.items()}))
     if parameters:
-        print(
-            "\nPARAMETERS (-o "
-            + base
-            + ".NAME=VALUE)\n"
-            + table([list(p.values()) for p in parameters], list(parameters[0]))
-        )
+        rows = [list(p.values()) for p in parameters]
+        print(f"\nPARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(parameters[0]))}")
     if presets:
-        print(
-            "\nPRESETS\n"
-            + table(
-                [[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()],
-                ["name", "sets"],
-            )
-        )
+        rows = [[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()]
+        print(f"\nPRESETS\n{table(rows, ['name', 'sets'])}")
 
 
 def _attacks(registry: Registry) -> list[dict[str, Any]]:
@@ -132,6 +124,9 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
 
 def _meta(cls: Any) -> dict[str, Any]:
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
+    for name in ("needs", "capabilities", "pipelines"):  # sets: their order varies between processes
+        if name in content:
+            content[name] = sorted(content[name])
     about = (cls.__doc__ or "").split("\n\n")[0]
     return {**{k: v for k, v in content.items() if v not in ("", [], None)}, "about": " ".join(about.split())}
 

@@ -30,7 +30,8 @@ def show_result(result: Result, as_json: bool, folder: str = "") -> None:
 def notes(result: Result) -> list[str]:
     """What a reader of the table must know."""
     ok = [r for r in result.rows if r.status == "ok"]
-    said = ["* largest accuracy over thresholds chosen on the audit set itself: optimistic"]
+    said = ["TPR@1%FPR in percent, with its interval, at the false-positive rate realised"]
+    said += ["* largest accuracy over thresholds chosen on the audit set itself: optimistic"]
     if any(r.evaluation and r.evaluation.tpr_at_1.status == "flagged" for r in ok):
         said.append("! few false positives behind the figure: too unsteady to rank by")
     if any("transductive" in r.tags for r in ok):
@@ -42,14 +43,17 @@ def notes(result: Result) -> list[str]:
             "does not clear blind: no better than classifiers that never ask the target (`blind`), or than chance"
         )
     cost = result.cost
-    if cost.executed:
-        shared = 1 - cost.executed / cost.asked if cost.asked else 0.0
-        said.append(
-            f"{cost.asked:,} queries asked, {cost.executed:,} run ({shared:.0%} shared), "
-            f"{seconds_text(cost.seconds.get('measure', 0.0))} of measuring"
-        )
+    if cost.asked and cost.executed is not None:
+        shared = f"{cost.executed:,} run ({1 - cost.executed / cost.asked:.0%} shared)"
+        said.append(f"{cost.asked:,} queries asked, {shared}, {seconds_text(cost.stages['measure'])} of measuring")
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
     said += [f"{row.status} {row.label}: {row.reason}" for row in result.rows if row.status != "ok"]
+    undefined = {r.evaluation.auc.reason for r in ok if r.evaluation and r.evaluation.auc.value is None}
+    said += [f"nothing could be compared: {reason}" for reason in sorted(filter(None, undefined))]
+    unknown = {r.blind.reason for r in ok if r.blind and r.blind.verdict == "unknown"} - undefined
+    said += [f"blind unknown: {reason}" for reason in sorted(filter(None, unknown)) if not undefined]
+    bare = [r for r in ok if r.uncaptioned]
+    said += [f"{r.uncaptioned} samples without a caption left out of {r.label}" for r in bare]
     said += _left_out(result)
     return [printable(line) for line in said]
 
@@ -90,20 +94,26 @@ def interval(metric: Metric, digits: int = 3) -> str:
 
 
 def percent(metric: Metric) -> str:
-    """`3.1 % [1.2, 6.0]`, with ! when flagged."""
+    """`3.1 [1.2, 6.0]`: percent with its interval."""
     if metric.value is None:
         return "–"
-    flag = " !" if metric.status == "flagged" else ""
-    return f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]{flag}".replace("%", "")
+    return f"{metric.value:.1%} [{metric.low:.1%}, {metric.high:.1%}]".replace("%", "")
+
+
+def tail(metric: Metric) -> str:
+    """As `percent`, with the realised error rate; marked ! where too few errors stand behind it."""
+    if metric.value is None:
+        return "–"
+    return f"{percent(metric)} at {100 * (metric.realised or 0):.2g}" + (" !" if metric.status == "flagged" else "")
 
 
 def exit_status(result: Result) -> int:
     """4 if an attack failed by its own fault, 3 if samples were left out, 5 if nothing could be compared, else 0."""
-    attacks = [r for r in result.rows if not r.control]
-    if any(r.status == "failed" for r in attacks):
+    if any(r.status == "failed" for r in result.rows):  # a table without its controls is no table
         return ExitStatus.BROKEN_PLUGIN
-    if all(r.evaluation is None or r.evaluation.auc.value is None for r in attacks):
-        return ExitStatus.UNAVAILABLE if any(r.status == "empty" for r in attacks) else ExitStatus.NOTHING
+    rows = [r for r in result.rows if not r.control] or result.rows
+    if all(r.evaluation is None or r.evaluation.auc.value is None for r in rows):
+        return ExitStatus.UNAVAILABLE if any(r.status == "empty" for r in rows) else ExitStatus.NOTHING
     return ExitStatus.UNAVAILABLE if result.failures else ExitStatus.OK
 
 
@@ -115,7 +125,8 @@ def _cells(row: Row) -> list[object]:
     if row.evaluation is None:
         return [row.label, 0, row.status, "", "", "", "", ""]
     e = row.evaluation
-    marks = [*row.tags]
+    marks = [f"{name}={row.params[name]}" for name in row.changed] + [*row.tags]
+    marks += [f"{name} {value:.3g}" for name, value in row.fitted.items() if name not in row.changed]
     if row.control:
         marks.append("control")
     elif row.blind and row.blind.verdict != "clears":
@@ -126,7 +137,7 @@ def _cells(row: Row) -> list[object]:
         row.label,
         row.n,
         interval(e.auc),
-        percent(e.tpr_at_1),
+        tail(e.tpr_at_1),
         percent(e.asr_oracle),
         queries,
         price,

@@ -8,6 +8,7 @@ import tiny
 
 from mia_bench.cli import main
 
+
 @dataclass
 class Done:
     status: int

@@ -15,7 +15,9 @@ HEAVY = ("torch", "diffusers", "transformers", "sklearn", "scipy", "pyarrow")
 NAMES = ("clid", "loss", "mc", "pia", "pian", "blind")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--json"], ["describe", "clid"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "--json"], ["describe", "clid"], ["run", "--help"]]
+)
 def test_listings_import_nothing_heavy(arguments):
     code = (
         "import sys; from mia_bench.cli import group; "

@@ -159,7 +159,7 @@ def test_a_folder_in_use_is_refused(tiny_run, tmp_path):
 
 
 def test_a_bug_is_an_internal_error_with_its_traceback_on_demand(cli, monkeypatch):
-    def bug(files):
+    def bug(files, strict):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("mia_bench.plugins.Registry.load", bug)

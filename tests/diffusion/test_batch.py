@@ -81,3 +81,23 @@ def test_captions_cannot_be_confused(emoji):
 def test_missing_captions_are_empty(emoji, made):
     made.captions = (None, "", None)
     assert made.condition.key == made.null.key == emoji.condition([""] * 3).key
+
+
+def test_a_view_needs_a_name_of_its_own(made):
+    made.encode(made.pixels.flip(-1), "mirror")
+    assert made.encode(made.pixels.flip(-1), "mirror") is made.encode(made.pixels.flip(-1), "mirror")
+    with pytest.raises(ValueError, match="name of its own"):
+        made.encode(made.pixels.flip(-2), "mirror")
+    with pytest.raises(ValueError, match="name of its own"):
+        made.encode(-made.pixels, "")
+
+
+def test_changes_through_views_are_noticed(made, emoji):
+    x0 = made.x0
+    before, view = x0.clone(), x0[:1]
+    view.mul_(2)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        emoji.denoiser(x0, 0, made.condition)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        made.check_unchanged()
+    assert torch.equal(made.x0, before)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from mia_bench.diffusion.rows import RowRunner, worker_pool
+from mia_bench.errors import NetworkError
 
 
 class Network:
@@ -68,15 +69,15 @@ def test_odd_rows_are_halved_down_to_one():
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_one_row_that_does_not_fit_is_an_error(error):
     runner = RowRunner(4)
-    with pytest.raises(RuntimeError, match="memory"):
+    with pytest.raises(NetworkError, match="memory"):
         runner(Network(limit=0, error=error), numbers(3))
     assert runner.rows == 1 and runner.done == 0
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_other_errors_propagate(threads):
+def test_other_errors_are_named(threads):
     network, runner = Network(limit=0, error=RuntimeError("shapes do not match")), RowRunner(4, worker_pool(threads))
-    with pytest.raises(RuntimeError, match="shapes"):
+    with pytest.raises(NetworkError, match="RuntimeError: shapes do not match"):
         runner(network, numbers(9))
     assert runner.rows == 4
 

@@ -122,3 +122,15 @@ def test_half_precision_outputs_become_float32():
     schedule = Schedule.from_betas([0.1, 0.2])
     x = torch.zeros(1, 1, 1, 1)
     assert schedule.epsilon(x.half(), x, torch.tensor([0])).dtype == torch.float32
+
+
+def test_unknown_prediction_types_are_refused():
+    with pytest.raises(ValueError, match="unknown prediction type 'flow_prediction'"):
+        Schedule.from_betas([0.1], "flow_prediction")
+
+
+@pytest.mark.parametrize("t", [100, -1, [5, 100]])
+def test_timesteps_beyond_the_schedule_are_refused(t):
+    x = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="100 steps"):
+        Schedule.from_betas([0.01] * 100).noised(x, x, t)

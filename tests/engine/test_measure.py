@@ -3,6 +3,7 @@
 import functools
 import itertools
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import tiny
 import torch
 
-from mia_bench.errors import BrokenPluginError, ExitStatus, SampleError, UnavailableError
-from mia_bench.report.table import exit_status
+from mia_bench.errors import BrokenPluginError, ExitStatus, NetworkError, SampleError, UnavailableError
+from mia_bench.report.table import exit_status, notes
 from mia_bench.store import Store
 
 
@@ -75,10 +76,9 @@ def test_missing_captions_cost_only_these_samples(tmp_path):
     samples = tiny.icons(6, 6)
     bare = [replace(s, caption=None) for s in samples[4:8]]
     result = tiny.go(tmp_path, tiny.registry(samples=[*samples[:4], *bare, *samples[8:]]), attacks="clid,loss")
-    assert {f.sample for f in result.failures} == {s.id for s in bare}
-    assert {(f.attack, f.reason) for f in result.failures} == {("clid", "it has no caption")}
-    assert (tiny.row(result, "clid").n, tiny.row(result, "loss").n) == (8, 12)
-    assert exit_status(result) == ExitStatus.UNAVAILABLE
+    assert {r.label: (r.n, r.uncaptioned) for r in result.rows} == {"clid": (8, 4), "loss": (12, 0)}
+    assert "4 samples without a caption left out of clid" in notes(result)
+    assert not result.failures and exit_status(result) == ExitStatus.OK
 
 
 def poisoned(made, victims):
@@ -174,7 +174,7 @@ def test_presets_that_share_a_failed_measurement_fail_together(tmp_path):
 
 def test_x_stops_at_the_first_broken_attack_and_keeps_what_is_stored(tmp_path):
     made = with_attack(measure=failing_after(1, ValueError("no such layer")))
-    with pytest.raises(BrokenPluginError, match="bad.*ValueError: no such layer"):
+    with pytest.raises(BrokenPluginError, match=r"bad.*ValueError: no such layer"):
         tiny.go(tmp_path, made, attacks="bad,loss", fail_fast=True)
     assert sum(s["samples"] for s in Store(tmp_path).provenance().values()) == 4
     with pytest.raises(BrokenPluginError, match="shape"):
@@ -184,7 +184,9 @@ def test_x_stops_at_the_first_broken_attack_and_keeps_what_is_stored(tmp_path):
 def test_x_stops_at_the_first_bad_sample(tmp_path):
     samples = tiny.icons(3, 3)
     with pytest.raises(UnavailableError, match="truncated"):
-        tiny.go(tmp_path, tiny.registry(samples=[replace(samples[0], image=broken_image), *samples[1:]]), fail_fast=True)
+        tiny.go(
+            tmp_path, tiny.registry(samples=[replace(samples[0], image=broken_image), *samples[1:]]), fail_fast=True
+        )
 
 
 def test_an_attack_sees_no_labels(tmp_path):
@@ -247,3 +249,114 @@ def test_independent_noise_is_the_attacks_own(tmp_path):
     assert all(common["loss", i] == common["logged", i] for i in ids)
     assert not any(own["loss", i] == own["logged", i] for i in ids)
     assert all(common["pia", i] == own["pia", i] for i in ids), "pia draws no noise"
+
+
+# What one attack does must not reach another -----------------------------------------------------------------------
+
+
+def spoil_x0(self, batch, target):
+    flat = batch.x0.reshape(len(batch), -1)
+    flat /= flat.norm()
+    return {"loss": flat.sum(1)}
+
+
+def spoil_pixels(self, batch, target):
+    batch.pixels[:] = 0
+    return {"loss": batch.pixels.flatten(1).sum(1)}
+
+
+def test_a_tensor_changed_through_a_view_fails_its_attack_alone(tmp_path):
+    tiny.go(tmp_path / "good", attacks="loss")
+    result = tiny.go(tmp_path / "bad", with_attack("aaa", spoil_x0), attacks="aaa,loss")
+    assert tiny.row(result, "aaa").status == "failed" and "changed in place" in tiny.row(result, "aaa").reason
+    good, bad = tiny.scores(tmp_path / "good"), tiny.scores(tmp_path / "bad")
+    assert {k: v for k, v in bad.items() if k[0] == "loss"} == good
+
+
+def test_changed_pixels_are_noticed(tmp_path):
+    result = tiny.go(tmp_path, with_attack("zzz", spoil_pixels), attacks="loss,zzz")
+    assert "pixels were changed in place" in tiny.row(result, "zzz").reason and tiny.row(result, "loss").n == 12
+
+
+# Whose fault it is -------------------------------------------------------------------------------------------------
+
+
+def test_a_network_that_fails_ends_the_run_and_is_named(tmp_path):
+    made = tiny.registry()
+
+    class Failing(made.targets["tiny"]):
+        def predict(self, x, t, encoder_hidden_states):
+            raise RuntimeError("bad kernel")
+
+    made.targets["tiny"] = Failing
+    with pytest.raises(NetworkError, match="RuntimeError: bad kernel"):
+        tiny.go(tmp_path, made, attacks="loss")
+
+
+def test_an_attack_that_asks_nonsense_fails_alone(tmp_path):
+    def measure(self, batch, target):
+        return {"loss": target.denoiser(batch.x0[:, :2], 3, batch.condition).flatten(1).sum(1)}
+
+    result = tiny.go(tmp_path, with_attack(measure=measure), attacks="bad,loss")
+    assert tiny.row(result, "bad").status == "failed" and tiny.row(result, "loss").n == 12
+
+
+@pytest.mark.parametrize("part", ["dataset", "target"])
+def test_a_faulty_dataset_or_target_plugin_is_broken(tmp_path, part):
+    made = tiny.registry()
+
+    class BadData(made.datasets["given"]):
+        def samples(self):
+            raise KeyError("x")
+
+    class BadTarget(made.targets["tiny"]):
+        def load(self):
+            raise KeyError("x")
+
+    (made.datasets if part == "dataset" else made.targets).update(
+        {"given": BadData} if part == "dataset" else {"tiny": BadTarget}
+    )
+    with pytest.raises(BrokenPluginError, match=f"{part} .*its plugin failed: KeyError"):
+        tiny.go(tmp_path, made, attacks="loss")
+
+
+# What it costs -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_attempt_is_not_counted_as_asked(tmp_path):
+    victim = tiny.icons(6, 6)[2].id
+
+    def measure(self, batch, target):
+        found = tiny.Logged.measure(self, batch, target)
+        if victim in batch.ids:
+            raise SampleError(f"sample {victim!r}", "too plain")
+        return found
+
+    result = tiny.go(tmp_path, with_attack(measure=measure), attacks="bad")
+    assert tiny.row(result, "bad").queries == pytest.approx(11 / 12)
+
+
+def test_an_attack_without_queries_is_charged_its_own_time(tmp_path):
+    def slow(self, batch, target):
+        time.sleep(0.02)
+        return {"loss": np.ones(len(batch))}
+
+    result = tiny.go(tmp_path, with_attack("slow", slow), attacks="loss,slow")
+    assert tiny.row(result, "slow").seconds >= 3 * 0.02 / 12 and tiny.row(result, "slow").queries == 0
+
+
+def test_other_attacks_in_the_folder_are_not_in_the_price(tmp_path):
+    tiny.go(tmp_path, attacks="loss,pia")
+    cost = tiny.go(tmp_path, attacks="pia").cost
+    assert (cost.asked, cost.executed) == (24, None)
+
+
+def test_old_results_do_not_outlive_a_new_plan(tmp_path):
+    tiny.go(tmp_path, attacks="loss")
+
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tiny.go(tmp_path, tiny.registry(tiny.plugin(batch_measured=interrupt)), attacks="loss", seed=1)
+    assert not (tmp_path / "results.json").exists() and not (tmp_path / "scores.parquet").exists()

@@ -1,16 +1,23 @@
 """What a run will do, and what makes a measurement the same measurement."""
 
+import importlib
 import json
+import linecache
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
 
+from mia_bench import Attack
+from mia_bench.attack import source_of
 from mia_bench.engine.plan import open_target, take
 from mia_bench.engine.run import RunOptions, default_folder, prepare
-from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.errors import BrokenPluginError, NothingError, UnavailableError, UsageError
+from mia_bench.plugins import Registry
+from mia_bench_plugins.attacks import loss
 
 
 def plan(made=None, attacks="loss,pia,clid", **options):
@@ -83,7 +90,7 @@ def test_without_captions_clid_is_skipped_unless_it_was_named():
         plan(made, "cl*")
 
 
-@pytest.mark.parametrize(("attacks", "keyword"), [("z*", None), ("", None), ("all", "nothing-like-it")])
+@pytest.mark.parametrize(("attacks", "keyword"), [("", None), ("all", "nothing-like-it")])
 def test_an_empty_selection(attacks, keyword):
     with pytest.raises(NothingError, match="no attack is left"):
         plan(attacks=attacks, keyword=keyword)
@@ -141,19 +148,21 @@ def test_presets_that_share_a_measurement_share_its_identity():
     assert found["pia"] != found["pia@t400"]
 
 
-def test_source_version_and_name_are_part_of_it():
+def test_name_and_version_are_part_of_it():
     made = tiny.registry(tiny.plugin([tiny.attack("a"), tiny.attack("b"), tiny.attack("c", meta={"version": 2})]))
     found = identities(made=made, attacks="a,b,c,logged")
     assert len(set(found.values())) == 4
 
-    class Edited(made.attacks["a"]):
-        @classmethod
-        def source(cls):
-            return "another text"
 
-    before = found["a"]
-    made.attacks["a"] = Edited
-    assert identities(made=made, attacks="a")["a"] != before
+def test_an_edited_file_is_another_attack_wherever_it_lies(tmp_path):
+    text = Path(loss.__file__).read_text().replace('name="loss"', 'name="mine"')
+    found = {}
+    for folder, content in {"a": text, "b": text, "c": text + "\n# edited\n"}.items():
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        path.write_text(content)
+        found[folder] = prepare(Registry.load([path]), RunOptions(attacks="mine", limit=1)).plan.attacks[0].fingerprint
+    assert found["a"] == found["b"] != found["c"]
 
 
 def test_a_changed_image_or_caption_is_another_sample():
@@ -207,7 +216,53 @@ def test_the_default_folder_lies_below_runs(dataset, target, name):
 def test_planning_loads_no_model():
     code = (
         "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.run import RunOptions, prepare;"
-        "prepare(Registry.load(), RunOptions()); print([m for m in ('torch', 'diffusers', 'sklearn') if m in sys.modules])"
+        "prepare(Registry.load(), RunOptions());"
+        "print([m for m in ('torch', 'diffusers', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Identity covers all that makes a number ----------------------------------------------------------------------------
+
+
+def write_attack(folder, body):
+    (folder / "base.py").write_text(body)
+    (folder / "leaf.py").write_text("from base import Base\n\n\nclass Leaf(Base):\n    pass\n")
+
+
+def fresh(folder, monkeypatch):
+    """The class in `leaf.py`, whose base is in another module, as a new process would import it."""
+    monkeypatch.syspath_prepend(folder)
+    for name in ("base", "leaf"):
+        sys.modules.pop(name, None)
+    linecache.clearcache()
+    importlib.invalidate_caches()
+    return importlib.import_module("leaf").Leaf
+
+
+def test_a_changed_base_class_changes_the_identity(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    write_attack(tmp_path, "from tiny import Logged\n\n\nclass Base(Logged):\n    x = 1\n")
+    before = source_of(fresh(tmp_path, monkeypatch), (Attack,))
+    assert source_of(fresh(tmp_path, monkeypatch), (Attack,)) == before
+    write_attack(tmp_path, "from tiny import Logged\n\n\nclass Base(Logged):\n    x = 2\n")
+    assert source_of(fresh(tmp_path, monkeypatch), (Attack,)) != before
+
+
+def test_a_class_without_source_is_refused():
+    made = {}
+    exec("class Made: pass", {"__name__": "nowhere"}, made)
+    with pytest.raises(BrokenPluginError, match="no source"):
+        source_of(made["Made"], ())
+
+
+def test_the_targets_code_is_part_of_the_identity():
+    made = tiny.registry()
+    before = [a.fingerprint for a in plan(made).attacks]
+
+    class Changed(made.targets["tiny"]):
+        """Defined in this file, so its source differs."""
+
+    made.targets["tiny"] = Changed
+    assert all(a.fingerprint != b for a, b in zip(plan(made).attacks, before, strict=True))

@@ -27,7 +27,9 @@ class Counted:
         self.started = []
 
     def registry(self, *modules, samples=None):
-        return tiny.registry(tiny.plugin(run_started=lambda event: self.started.append(event)), *modules, samples=samples)
+        return tiny.registry(
+            tiny.plugin(run_started=lambda event: self.started.append(event)), *modules, samples=samples
+        )
 
 
 def test_a_run_folder_holds_what_the_design_says(tmp_path):
@@ -149,7 +151,7 @@ def test_a_damaged_shard_stops_before_measuring(tmp_path, monkeypatch):
 
 
 def test_an_unknown_device_is_named(tmp_path):
-    with pytest.raises(UnavailableError, match="device 'cuda:99'|device 'nonsense'"):
+    with pytest.raises(UnavailableError, match="device 'nonsense'"):
         tiny.go(tmp_path, device="nonsense")
 
 

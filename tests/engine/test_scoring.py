@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from mia_bench import Scores
+from mia_bench import Access, Control, Meta, Scores
 from mia_bench.engine.run import read_result, rescore
 from mia_bench.errors import ExitStatus, UnavailableError, UsageError
 from mia_bench.report.table import exit_status
@@ -234,3 +234,32 @@ def test_samples_left_out_stay_listed_when_scored_again(tmp_path):
     assert {f.sample for f in first.failures} == {f.sample for f in again.failures} == {bad.id}
     assert exit_status(again) == ExitStatus.UNAVAILABLE
     assert [r.n for r in again.rows] == [11, 11]
+
+
+def test_calibration_samples_that_cannot_be_measured_are_said_to_be_the_reason(tmp_path):
+    samples = tiny.icons(6, 6, calibration=(3, 3))
+    bare = [replace(s, caption=None) if s.split == "calibration" and s.member else s for s in samples]
+    result = tiny.go(tmp_path, tiny.registry(samples=bare), attacks="clid,loss")
+    clid, loss = tiny.row(result, "clid"), tiny.row(result, "loss")
+    assert clid.status == "ok" and "transductive" in clid.tags
+    assert "no calibration members" in clid.evaluation.asr_calibrated.reason
+    assert loss.evaluation.asr_calibrated.value is not None
+
+
+def test_a_failed_control_fails_the_run(tmp_path):
+    class Unfit(Control):
+        meta = Meta(name="unfit", summary="fails", paper="none", access=Access.NONE, needs=frozenset())
+
+        def measure(self, batch, target):
+            return {"x": np.ones(len(batch))}
+
+        def score(self, measured, calibration):
+            raise RuntimeError("no")
+
+    result = tiny.go(tmp_path, tiny.registry(tiny.plugin([Unfit])), attacks="loss")
+    assert tiny.row(result, "unfit").status == "failed" and exit_status(result) == ExitStatus.BROKEN_PLUGIN
+
+
+def test_parameters_other_than_the_presets_are_shown(tmp_path):
+    result = tiny.go(tmp_path, attacks="pia,pia@t400", options={"pia": {"t": 300}})
+    assert tiny.row(result, "pia").changed == ("t",) and tiny.row(result, "pia@t400").changed == ()

@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from mia_bench.engine.select import make_params, matches, parse_options, select
-from mia_bench.errors import BrokenPluginError, UsageError
+from mia_bench.errors import BrokenPluginError, NothingError, UsageError
 from mia_bench.plugins import Registry
 
 
@@ -32,7 +32,6 @@ def labels(made, *args, **kwargs):
         ("pia@*", ["pia@p5", "pia@t200", "pia@t400"]),
         ("*@t200", ["pia@t200", "pian@t200"]),
         ("all,clid@null", ["clid", "loss", "mc", "pia", "pian", "clid@null"]),
-        ("z*", []),
         ("", []),
         ("blind", []),
     ],
@@ -44,7 +43,13 @@ def test_patterns(installed, pattern, chosen):
 def test_controls_always_come_with_attacks(installed):
     controls = [s.label for s in select(installed, "pia") if s.control]
     assert controls == ["blind", "blind@image", "blind@caption"]
-    assert select(installed, "z*") == []
+    assert [s.label for s in select(installed, "blind")] == controls
+    assert select(installed, "") == []
+
+
+def test_a_glob_that_matches_nothing_is_an_error(installed):
+    with pytest.raises(NothingError, match="matches no attack"):
+        select(installed, "pia,zzz*")
 
 
 def test_only_what_was_named_must_run(installed):
@@ -124,12 +129,19 @@ def test_options_reach_their_attack(installed):
     assert option(installed, "clid.reduction=null")["clid"].reduction == "null", "the word, where null means nothing"
 
 
-def test_a_label_beats_a_name_and_a_name_beats_a_preset(installed):
+def test_a_label_beats_a_name_and_presets_are_frozen(installed):
     options = parse_options(["pia.p=3", "pia@t400.p=2", "pia.t=100"])
     chosen = {s.label: s.params for s in select(installed, "pia,pia@t400,pia@p5", options=options)}
     assert (chosen["pia"].t, chosen["pia"].p) == (100, 3)
-    assert (chosen["pia@t400"].t, chosen["pia@t400"].p) == (100, 2)
-    assert (chosen["pia@p5"].t, chosen["pia@p5"].p) == (100, 3)
+    assert (chosen["pia@t400"].t, chosen["pia@t400"].p) == (400, 2)
+    assert (chosen["pia@p5"].t, chosen["pia@p5"].p) == (100, 5)
+
+
+def test_an_option_against_a_preset_is_refused(installed):
+    with pytest.raises(UsageError, match="the preset fixes it to 400"):
+        select(installed, "pia@t400", options=parse_options(["pia@t400.t=100"]))
+    with pytest.raises(UsageError, match="no selected row reads it"):
+        select(installed, "pia@t400", options=parse_options(["pia.t=100"]))
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,7 @@ def test_recorded_figures(name: str) -> None:
     found = evaluate(-summed, member)  # lower = member in the files
     auc, low, high, asr, tpr, tpr_low, tpr_high, tpr_01 = TABLE[name]
     assert found.auc.method == "delong-logit"
-    assert _percent(found.auc.value, found.auc.low, found.auc.high) == pytest.approx(
-        (auc, low, high), abs=0.012
-    )
+    assert _percent(found.auc.value, found.auc.low, found.auc.high) == pytest.approx((auc, low, high), abs=0.012)
     assert _percent(found.asr_oracle.value, found.tpr_at_1.value, found.tpr_at_01.value) == pytest.approx(
         (asr, tpr, tpr_01), abs=0.005
     )

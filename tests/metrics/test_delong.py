@@ -71,9 +71,7 @@ def test_the_interval_is_normal_on_the_logit_scale() -> None:
     assert ends(estimate) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("n_pos", "n_neg", "true_auc"), [(200, 300, 0.55), (150, 400, 0.8), (300, 300, 0.95)]
-)
+@pytest.mark.parametrize(("n_pos", "n_neg", "true_auc"), [(200, 300, 0.55), (150, 400, 0.8), (300, 300, 0.95)])
 def test_delong_agrees_with_the_bootstrap(n_pos: int, n_neg: int, true_auc: float) -> None:
     scores, member = binormal(np.random.default_rng(2), n_pos, n_neg, true_auc)
     draws = resample(exact_roc(scores, member), n_resamples=2000).auc

@@ -49,9 +49,7 @@ def test_metrics_are_frozen() -> None:
 def test_thresholds_survive_strict_json(threshold: float | None) -> None:
     text = metric(threshold=threshold).model_dump_json()
     assert "Infinity" not in text
-    assert json.loads(text)["threshold"] == (
-        str(threshold) if threshold and math.isinf(threshold) else threshold
-    )
+    assert json.loads(text)["threshold"] == (str(threshold) if threshold and math.isinf(threshold) else threshold)
     assert Metric.model_validate_json(text).threshold == threshold
 
 

@@ -29,9 +29,7 @@ from mia_bench.metrics.roc import allowed_count
 Sample = tuple[FloatArray, BoolArray]
 
 # Few distinct values make ties; infinite ones are allowed scores.
-SCORE = st.one_of(
-    st.integers(-4, 4).map(float), st.floats(-1e6, 1e6), st.sampled_from([math.inf, -math.inf, 1e-300])
-)
+SCORE = st.one_of(st.integers(-4, 4).map(float), st.floats(-1e6, 1e6), st.sampled_from([math.inf, -math.inf, 1e-300]))
 RATES = st.sampled_from(["0", "0.001", "0.01", "0.05", "0.1", "0.3", "0.5", "1"])
 
 

@@ -79,10 +79,7 @@ def test_each_tail_stands_by_the_class_that_errs(n: int, at_1: str, at_01: str) 
 
 def test_undefined_is_null_with_a_reason_and_nothing_else() -> None:
     found = evaluate(*normal(500, 50), n_resamples=20).tpr_at_1
-    assert (
-        found.reason
-        == "1 % of 50 non-members is 0.5 errors: fewer than 1, so no threshold has that error rate"
-    )
+    assert found.reason == "1 % of 50 non-members is 0.5 errors: fewer than 1, so no threshold has that error rate"
     assert (found.value, found.low, found.high, found.realised, found.count, found.threshold) == (None,) * 6
 
 
@@ -168,9 +165,7 @@ def test_increasing_transforms_and_order_change_nothing(
 
 def test_the_seed_decides_the_intervals() -> None:
     scores, member = normal(400, 1000)
-    assert evaluate(scores, member, seed=1, n_resamples=50) == evaluate(
-        scores, member, seed=1, n_resamples=50
-    )
+    assert evaluate(scores, member, seed=1, n_resamples=50) == evaluate(scores, member, seed=1, n_resamples=50)
     one, two = (evaluate(scores, member, seed=seed, n_resamples=50) for seed in (1, 2))
     assert one.tpr_at_1.value == two.tpr_at_1.value
     assert (one.tpr_at_1.low, one.tpr_at_1.high) != (two.tpr_at_1.low, two.tpr_at_1.high)
@@ -212,8 +207,6 @@ def test_clearing_the_blind_baselines(
 
 
 def test_importing_the_metrics_imports_no_heavy_library() -> None:
-    code = (
-        "import sys, mia_bench.metrics; print([m for m in ('scipy', 'sklearn', 'torch') if m in sys.modules])"
-    )
+    code = "import sys, mia_bench.metrics; print([m for m in ('scipy', 'sklearn', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

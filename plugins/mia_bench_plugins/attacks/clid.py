@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, hookimpl, scoring
-from mia_bench.attack import Timestep
+from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, Timestep, hookimpl, scoring
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.errors import SampleError
 
@@ -56,6 +55,7 @@ class CLiD(Attack):
         summary="rise of the denoising error when the caption is reduced",
         paper="arXiv:2405.14800",
         citation="Zhai et al., NeurIPS 2024, Eq. 16",
+        licence="none stated",
         access=Access.LOSS,
         needs=frozenset({Capability.DENOISE, Capability.CAPTION}),
         caption="required",

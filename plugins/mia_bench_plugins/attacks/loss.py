@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, Timestep, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Loss(Attack):
             p: Power of the error; 2 in all published uses.
         """
 
-        t: int = by_kind(pixel=200, latent=450, ge=0, le=999)
+        t: Timestep = by_kind(pixel=200, latent=450)
         repeats: int = Field(1, ge=1)
         p: int = Field(2, ge=1, le=16)
 

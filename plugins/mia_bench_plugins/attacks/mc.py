@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
-from mia_bench.attack import Timestep
+from mia_bench import Access, Attack, Measured, Meta, Timestep, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ class MonteCarlo(Attack):
         summary="denoising error averaged over three timesteps",
         paper="arXiv:2405.14800",
         citation="Zhai et al., NeurIPS 2024, Eq. 15",
+        licence="none stated",
         access=Access.LOSS,
     )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, Timestep, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_sum
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class PIA(Attack):
         summary="consistency of the noise predicted on the clean and on the noised image",
         paper="arXiv:2305.18355",
         citation="Kong et al., ICLR 2024, Eq. 9",
+        licence="none stated",
         access=Access.NOISE,
     )
 
@@ -39,7 +40,7 @@ class PIA(Attack):
             p: Power of the difference; 4 in the paper, never rooted.
         """
 
-        t: int = by_kind(pixel=200, latent=500, ge=0, le=999)
+        t: Timestep = by_kind(pixel=200, latent=500)
         p: int = Field(4, ge=1, le=16)
 
     presets = {"p5": {"p": 5}, "t200": {"t": 200}, "t400": {"t": 400}}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, Timestep, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_mean, power_sum
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class PIAN(Attack):
         summary="PIA with the initial prediction normalised",
         paper="arXiv:2305.18355",
         citation="Kong et al., ICLR 2024, Eq. 10",
+        licence="none stated",
         access=Access.NOISE,
     )
 
@@ -46,7 +47,7 @@ class PIAN(Attack):
             kappa: `normal` is sqrt(2/pi), as the authors' code has it; `paper` is the printed sqrt(pi/2).
         """
 
-        t: int = by_kind(pixel=200, latent=500, ge=0, le=999)
+        t: Timestep = by_kind(pixel=200, latent=500)
         p: int = Field(4, ge=1, le=16)
         kappa: Literal["normal", "paper"] = "normal"
 

@@ -169,7 +169,7 @@ def _member(text: str) -> bool | None:
 
 
 def _weights(text: str, caption: str | None) -> tuple[float, ...] | None:
-    weights, words = text.split(), (caption or "").split()
+    weights, words = text.split(), (caption or "").split(" ")
     if not weights:
         return None
     if len(weights) != len(words):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench import Capability, Target, TargetMeta, hookimpl
-from mia_bench.diffusion.folder import component, hash_files, schedule_of
+from mia_bench.diffusion.folder import component, hash_files, schedule_of, square
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +38,8 @@ class DDPM(Target):
         self.unet: Any = component(UNet2DModel, root / "unet").to(
             device=torch.device(self.device), dtype=getattr(torch, self.dtype)
         )
-        self.image_size = int(self.unet.config.sample_size)
-        self.sample_shape = (int(self.unet.config.in_channels), self.image_size, self.image_size)
+        self.image_size = square(self.unet, channels=3)
+        self.sample_shape = (3, self.image_size, self.image_size)
 
     def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.unet(x.to(self.unet.dtype), t, return_dict=False)[0]

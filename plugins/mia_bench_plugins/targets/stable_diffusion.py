@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench import Capability, Target, TargetMeta, hookimpl
-from mia_bench.diffusion.folder import component, hash_files, schedule_of
+from mia_bench.diffusion.folder import component, hash_files, schedule_of, square
 
 if TYPE_CHECKING:
     import torch
@@ -45,8 +45,9 @@ class StableDiffusion(Target):
         self.vae: Any = component(AutoencoderKL, self.folder("vae")).to(**place)
         self.text_encoder: Any = component(CLIPTextModel, self.folder("text_encoder")).to(**place)
         self.tokenizer: Any = component(CLIPTokenizer, self.folder("tokenizer"))
-        side = int(self.unet.config.sample_size)
-        self.sample_shape = (int(self.unet.config.in_channels), side, side)
+        channels = int(self.vae.config.latent_channels)
+        side = square(self.unet, channels)
+        self.sample_shape = (channels, side, side)
         self.image_size = side * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:
