@@ -79,8 +79,10 @@ class Registry:
             BrokenPluginError: A file given by the user cannot be loaded.
         """
         registry = cls()
-        for entry in sorted(entry_points(group=GROUP), key=lambda e: (_distribution(e), e.name)):
-            registry.add(entry.name, _distribution(entry), entry.value, entry.load)
+        # Ours first: a name belongs to whom it was known by, whatever else is installed.
+        origins = {e: _distribution(e) for e in entry_points(group=GROUP)}
+        for entry in sorted(origins, key=lambda e: (not origins[e].startswith("mia-bench "), origins[e], e.name)):
+            registry.add(entry.name, origins[entry], entry.value, entry.load)
         for path in files:
             plugin = registry.add(path.stem, str(path), str(path), partial(_import_file, path))
             if plugin.error and strict:
@@ -160,7 +162,9 @@ class Registry:
                     "fix or uninstall it; `mia-bench list plugins` shows all",
                 )
         broken = ", ".join(p.name for p in self.broken)
-        fix = f"`mia-bench list` shows every {what}" + (f"; plugins that did not load: {broken}" if broken else "")
+        fix = f"`mia-bench list` shows every {what}, -p FILE.py loads more" + (
+            f"; plugins that did not load: {broken}" if broken else ""
+        )
         raise UsageError(f"unknown {what} {name!r}", suggest(name, book), fix)
 
     def run_started(self, event: Any) -> None:

@@ -27,7 +27,7 @@ import torch
 
 from mia_bench.engine.measure import Measurer, pending
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import Prepared, RunOptions, prepare
+from mia_bench.engine.run import Prepared, RunOptions, default_batch, prepare
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 
@@ -62,7 +62,7 @@ def timed(target: Any) -> Iterator[dict[str, float]]:
         target.denoiser.predict = predict
 
 
-def one_run(registry: Registry, prepared: Prepared, provenance: dict[str, Any]) -> dict[str, Any]:
+def one_run(registry: Registry, prepared: Prepared, batch: int) -> dict[str, Any]:
     """Measure everything into a new folder; controls are taken off the time."""
     target = prepared.target
     target._texts.clear()
@@ -71,7 +71,6 @@ def one_run(registry: Registry, prepared: Prepared, provenance: dict[str, Any]) 
         with store.locked():
             began = time.perf_counter()
             work = pending(prepared.plan, prepared.samples, store)
-            batch = target.denoiser.rows.rows * provenance["threads"]
             Measurer(prepared.plan, prepared.attacks, target, prepared.noise, store, registry, {}).run(work, batch)
             store.compact()
             seconds = time.perf_counter() - began
@@ -118,14 +117,15 @@ class Bare:
 @click.option("--pairs", default=7, show_default=True)
 @click.option("--limit", type=int, help="Samples of each class.  [default: all]")
 @click.option("--threads", default=2, show_default=True)
+@click.option("--batch", type=int, help="Samples per batch.  [default: as the harness chooses]")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the record here as JSON.")
-def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
+def main(pairs: int, limit: int | None, threads: int, batch: int | None, out: Path | None) -> None:
     registry = Registry.load()
     prepared = prepare(registry, RunOptions(limit=limit))
     target = prepared.target
     target.open(threads=threads)
-    provenance = {**environment("cpu"), "threads": threads}
-    first = one_run(registry, prepared, provenance)  # warms everything up
+    batch = batch or default_batch(target, threads)
+    first = one_run(registry, prepared, batch)  # warms everything up
     states = target.condition([""]).states["encoder_hidden_states"]
     t = torch.zeros(1, dtype=torch.int64)
     bare = {
@@ -139,12 +139,12 @@ def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
     }
     for name, network in bare.items():
         network.find_best(first["rows"][name])
-        batch, pooled = network.best
-        print(f"{name}: best at {batch} rows, {'one thread a call' if pooled else 'all threads in each call'}")
+        size, pooled = network.best
+        print(f"{name}: best at {size} rows, {'one thread a call' if pooled else 'all threads in each call'}")
     ratios, outside, times = [], [], []
     for pair in range(pairs):
         alone = sum(network.seconds(first["rows"][name], *network.best) for name, network in bare.items())
-        run = one_run(registry, prepared, provenance)
+        run = one_run(registry, prepared, batch)
         ratios.append(alone / run["seconds"])
         outside.append(1 - sum(run["busy"].values()) / threads / run["seconds"])
         times.append((alone, run["seconds"]))
@@ -164,7 +164,7 @@ def main(pairs: int, limit: int | None, threads: int, out: Path | None) -> None:
             "pairs_s": times,
             "efficiency": {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios},
             "outside": {"median": statistics.median(outside), "all": outside},
-            "environment": provenance,
+            "environment": {**environment("cpu"), "threads": threads, "batch": batch},
         }
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

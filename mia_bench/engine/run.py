@@ -25,6 +25,8 @@ from mia_bench.target import Target
 
 MAX_THREADS = 16  # by default: each thread holds the activations of one network call
 
+CALLS_PER_THREAD = 2
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -126,7 +128,6 @@ def run(registry: Registry, options: RunOptions) -> Result:
                     share=options.share,
                     latent=options.latent,
                 )
-            at_once = prepared.target.denoiser.rows.rows * (threads if device.startswith("cpu") else 1)
             measurer = Measurer(
                 prepared.plan,
                 prepared.attacks,
@@ -137,13 +138,19 @@ def run(registry: Registry, options: RunOptions) -> Result:
                 environment(device),
                 options.fail_fast,
             )
-            outcome = measurer.run(work, options.batch or at_once)
+            outcome = measurer.run(work, options.batch or default_batch(prepared.target, threads))
         else:
             stored = len(prepared.plan.samples.id)
             registry.run_started(RunStarted((), 0, stored, 0, str(prepared.store.folder)))
             registry.run_finished(RunFinished(0, 0.0))
         prepared.store.compact()
         return score_run(prepared.plan, prepared.attacks, prepared.store, outcome)
+
+
+def default_batch(target: Target, threads: int) -> int:
+    """Samples per batch: on a CPU a few calls for every thread, so that they end together; one call on a GPU."""
+    rows = target.denoiser.rows.rows
+    return rows * threads * CALLS_PER_THREAD if target.device.startswith("cpu") else rows
 
 
 def rescore(registry: Registry, folder: Path, options: Options) -> Result:

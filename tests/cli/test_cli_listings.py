@@ -125,3 +125,8 @@ def test_every_parameter_is_documented_and_has_a_default(name):
     for parameter, field in params.model_fields.items():
         assert f"\n        {parameter}:" in (params.__doc__ or "").replace("    " * 3, "    " * 2), parameter
         assert not field.is_required()
+
+
+def test_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mia_bench", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and __version__ in done.stdout

@@ -50,7 +50,7 @@ class Folder(Dataset):
         summary="your own images: a folder with metadata.csv or metadata.jsonl, or with members/ and nonmembers/",
         construction="as the folder says",
         biases="unknown: look at the blind control's row",
-        argument="PATH of the folder",
+        argument="PATH",
     )
 
     def samples(self) -> Sequence[Sample]:

@@ -1,0 +1,5 @@
+"""`python -m mia_bench`."""
+
+from mia_bench.cli import main
+
+main()
