@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mia_bench.diffusion.denoiser import Condition
-from mia_bench.diffusion.keyed import Keyed, keyed, keys_of, version_of
+from mia_bench.diffusion.keyed import Keyed, keyed, keys_of
 from mia_bench.diffusion.noise import NoiseSource
 from mia_bench.diffusion.schedule import Timesteps
 
@@ -23,14 +23,13 @@ _NUMBERS = count()  # part of every name, so that two batches on one target neve
 
 
 class Batch:
-    """B samples, encoded once for all attacks. Tensors are shared: work on copies.
+    """B samples, encoded once for all attacks. Latents and noise are shared: work on copies.
 
     Attributes:
         ids: Sample ids.
         captions: Captions, None where a sample has none.
         word_weights: Importance of each caption's words, None where the dataset supplies none.
         images: Decoded RGB images at native size.
-        pixels: float32 `(B, 3, H, W)` in [-1, 1] at the target's resolution.
     """
 
     def __init__(
@@ -43,21 +42,25 @@ class Batch:
         noise: NoiseSource,
         word_weights: Sequence[tuple[float, ...] | None] | None = None,
     ) -> None:
-        self.ids, self.captions, self.images, self.pixels = tuple(ids), tuple(captions), tuple(images), pixels
+        self.ids, self.captions, self.images, self._pixels = tuple(ids), tuple(captions), tuple(images), pixels
         self.word_weights = tuple(word_weights or [None] * len(self.ids))
         self.target, self.noise = target, noise
         self._memo: dict[object, Keyed] = {}
         self._views: dict[str, torch.Tensor] = {}
-        self._pixels_version = version_of(pixels)
         self._number = next(_NUMBERS)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def pixels(self) -> torch.Tensor:
+        """The images at the target's resolution, float32 `(B, 3, H, W)` in [-1, 1]; a copy."""
+        return self._pixels.clone()
+
+    @property
     def x0(self) -> Keyed:
         """Clean inputs of the denoiser, `(B, C, H, W)`: scaled latents, or pixels for a pixel-space model."""
-        return self._once(("x0", ""), lambda: self._latents(self.pixels, ""))
+        return self._once(("x0", ""), lambda: self._latents(self._pixels, ""))
 
     @property
     def condition(self) -> Condition:
@@ -76,7 +79,7 @@ class Batch:
             self.ids[i],
             self.captions[i],
             self.images[i],
-            self.pixels[i],
+            self._pixels[i],
             self.target,
             self.noise,
             self.word_weights[i],
@@ -122,14 +125,11 @@ class Batch:
         """Called after each attack: what the next one reads must be what this one was given.
 
         Raises:
-            RuntimeError: A shared tensor was changed in place; all of them are made anew when next asked for, but
-                the batch's pixels cannot be.
+            RuntimeError: A shared tensor was changed in place; all of them are made anew when next asked for.
         """
         try:
             for tensor in self._memo.values():
                 keys_of(tensor)
-            if version_of(self.pixels) != self._pixels_version:
-                raise RuntimeError("the batch's pixels were changed in place; use a copy")
         except RuntimeError:
             self._memo.clear()
             self._views.clear()
@@ -137,7 +137,7 @@ class Batch:
 
     def _draw(self, one: Callable[[str], np.ndarray]) -> torch.Tensor:
         stacked = np.stack([one(i) for i in self.ids])
-        return to_device(torch.from_numpy(stacked), self.pixels.device)
+        return to_device(torch.from_numpy(stacked), self._pixels.device)
 
     def _once(self, name: object, make: Callable[[], Keyed]) -> Keyed:
         if name not in self._memo:

@@ -176,7 +176,7 @@ class Measurer:
     def _make_batch(self, samples: Sequence[Sample], images: Sequence[Image]) -> Batch:
         import torch
 
-        from mia_bench.batch import Batch
+        from mia_bench.batch import Batch, to_device
         from mia_bench.images import to_pixels
 
         self.target.forget()
@@ -185,7 +185,7 @@ class Measurer:
             [s.id for s in samples],
             [s.caption for s in samples],
             images,
-            torch.from_numpy(pixels).to(self.target.device),
+            to_device(torch.from_numpy(pixels), torch.device(self.target.device)),
             self.target,
             self.noise,
             [s.word_weights for s in samples],

@@ -25,8 +25,6 @@ from mia_bench.target import Target
 
 MAX_THREADS = 16  # by default: each thread holds the activations of one network call
 
-CALLS_PER_THREAD = 2
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -148,9 +146,8 @@ def run(registry: Registry, options: RunOptions) -> Result:
 
 
 def default_batch(target: Target, threads: int) -> int:
-    """Samples per batch: on a CPU a few calls for every thread, so that they end together; one call on a GPU."""
-    rows = target.denoiser.rows.rows
-    return rows * threads * CALLS_PER_THREAD if target.device.startswith("cpu") else rows
+    """Samples per batch: a call for every thread on a CPU, one call on a GPU."""
+    return target.denoiser.rows.rows * (threads if target.device.startswith("cpu") else 1)
 
 
 def rescore(registry: Registry, folder: Path, options: Options) -> Result:

@@ -110,7 +110,7 @@ def test_seed(emoji, samples, measure, wanted):
 
 def test_memory_layout_of_images(emoji, samples, make_batch):
     batches = [make_batch(emoji, samples) for _ in range(2)]
-    batches[1].pixels = batches[1].pixels.contiguous(memory_format=torch.contiguous_format)
+    batches[1]._pixels = batches[1]._pixels.contiguous(memory_format=torch.contiguous_format)
     assert torch.equal(batches[0].x0, batches[1].x0)
 
 
