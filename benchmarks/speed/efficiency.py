@@ -2,8 +2,9 @@
 
 Two figures for the five attack families together on the embedded benchmark, without start-up, controls and metrics:
 
-* outside: share of the run's seconds that no core spent in U-Net, VAE or text encoder. Each network call is timed in
-  its own thread; busy seconds are summed and divided by the threads, so an idle core counts as outside.
+* outside: share of the run's seconds in which no U-Net, VAE or text encoder was running on any core (each network
+  call is timed in its own thread). Beside it, idle: share of the cores' seconds outside these networks, so that a core
+  that waits for the other counts too.
 * efficiency: seconds that the bare networks need for the executed rows (padding not counted) at the best batch found
   for each, divided by the run's seconds. Bare and run alternate in pairs, because single timings vary; the figure is
   the median of the pairs' ratios with the interval that the sign test gives.
@@ -15,7 +16,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,27 +35,27 @@ NETWORKS = {"denoiser": "predict", "vae": "posterior", "text": "text_states"}
 
 
 @contextmanager
-def timed(target: Any) -> Iterator[dict[str, float]]:
-    """Busy seconds in each network, summed over threads."""
-    busy: dict[str, float] = defaultdict(float)
+def timed(target: Any) -> Iterator[list[tuple[float, float]]]:
+    """Start and end of every network call, in any thread."""
+    calls: list[tuple[float, float]] = []
 
-    def wrap(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
         def timing(*inputs: Any, **states: Any) -> Any:
             began = time.perf_counter()
             try:
                 return call(*inputs, **states)
             finally:
-                busy[name] += time.perf_counter() - began
+                calls.append((began, time.perf_counter()))
 
         return timing
 
     originals = {method: getattr(target, method) for method in NETWORKS.values()}
     predict = target.denoiser.predict
-    for name, method in NETWORKS.items():
-        setattr(target, method, wrap(name, originals[method]))
+    for method in NETWORKS.values():
+        setattr(target, method, wrap(originals[method]))
     target.denoiser.predict = target.predict
     try:
-        yield busy
+        yield calls
     finally:
         for method in originals:
             delattr(target, method)
@@ -66,7 +66,7 @@ def one_run(registry: Registry, prepared: Prepared, batch: int) -> dict[str, Any
     """Measure everything into a new folder; controls are taken off the time."""
     target = prepared.target
     target._texts.clear()
-    with tempfile.TemporaryDirectory() as folder, timed(target) as busy:
+    with tempfile.TemporaryDirectory() as folder, timed(target) as calls:
         store = Store(Path(folder))
         with store.locked():
             began = time.perf_counter()
@@ -78,7 +78,17 @@ def one_run(registry: Registry, prepared: Prepared, batch: int) -> dict[str, Any
     rows = {n: sum(s["networks"][n]["rows"] for s in shards) for n in NETWORKS}
     padding = {n: sum(s["networks"][n]["padding"] for s in shards) for n in NETWORKS}
     controls = sum(s["seconds"]["controls"] for s in shards)
-    return {"seconds": seconds - controls, "rows": rows, "padding": padding, "busy": dict(busy)}
+    busy = sum(end - began for began, end in calls)
+    return {"seconds": seconds - controls, "rows": rows, "padding": padding, "busy": busy, "covered": covered(calls)}
+
+
+def covered(calls: list[tuple[float, float]]) -> float:
+    """Seconds in which at least one call was running."""
+    total, until = 0.0, 0.0
+    for began, end in sorted(calls):
+        total += max(0.0, end - max(began, until))
+        until = max(until, end)
+    return total
 
 
 class Bare:
@@ -141,15 +151,16 @@ def main(pairs: int, limit: int | None, threads: int, batch: int | None, out: Pa
         network.find_best(first["rows"][name])
         size, pooled = network.best
         print(f"{name}: best at {size} rows, {'one thread a call' if pooled else 'all threads in each call'}")
-    ratios, outside, times = [], [], []
+    ratios, outside, idle, times = [], [], [], []
     for pair in range(pairs):
         alone = sum(network.seconds(first["rows"][name], *network.best) for name, network in bare.items())
         run = one_run(registry, prepared, batch)
         ratios.append(alone / run["seconds"])
-        outside.append(1 - sum(run["busy"].values()) / threads / run["seconds"])
+        outside.append(1 - run["covered"] / run["seconds"])
+        idle.append(1 - run["busy"] / threads / run["seconds"])
         times.append((alone, run["seconds"]))
         print(f"pair {pair + 1}: bare {alone:.2f} s, run {run['seconds']:.2f} s, efficiency {ratios[-1]:.3f}, ", end="")
-        print(f"outside {outside[-1]:.1%}")
+        print(f"outside {outside[-1]:.1%}, idle {idle[-1]:.1%}")
     low, high = sign_interval(ratios)
     print(f"rows {first['rows']}, padding {first['padding']}")
     print(
@@ -164,6 +175,7 @@ def main(pairs: int, limit: int | None, threads: int, batch: int | None, out: Pa
             "pairs_s": times,
             "efficiency": {"median": statistics.median(ratios), "low": low, "high": high, "all": ratios},
             "outside": {"median": statistics.median(outside), "all": outside},
+            "idle": {"median": statistics.median(idle), "all": idle},
             "environment": {**environment("cpu"), "threads": threads, "batch": batch},
         }
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
