@@ -77,7 +77,7 @@ class Failure(_Record):
 
 
 class Cost(_Record):
-    """What the rows' measurements cost, over all sessions."""
+    """What the rows' measurements cost, over all starts of the run."""
 
     images: int
     asked: int

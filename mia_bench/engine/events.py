@@ -18,7 +18,7 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class BatchMeasured:
-    """Attributes: batches done, samples done and to do in this session, seconds of this batch."""
+    """Attributes: batches done, samples done and to do in all, seconds of this batch."""
 
     batch: int
     batches: int
@@ -29,7 +29,7 @@ class BatchMeasured:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """Attributes: samples measured in this session and its seconds."""
+    """Attributes: samples measured now and the seconds it took."""
 
     done: int
     seconds: float

@@ -39,7 +39,7 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
         plan: The run's plan.
         attacks: label -> attack instance, for every planned attack.
         store: The run folder.
-        outcome: Faults of the measuring session, if there was one.
+        outcome: What went wrong while measuring, if that has just been done.
     """
     outcome = outcome or Outcome()
     wanted = {a.fingerprint for a in plan.attacks}

@@ -128,7 +128,7 @@ def reporter(registry: Registry, quiet: bool = False) -> Iterator[Reporter]:
         yield chosen
     except KeyboardInterrupt:
         chosen.stop()
-        kept = f"{chosen.done}/{chosen.pending} samples of this session are stored in {chosen.folder}; "
+        kept = f"{chosen.done}/{chosen.pending} samples are stored now in {chosen.folder}; "
         again = "run the same command again to resume"
         print(f"\ninterrupted: {kept if chosen.folder else ''}{again}", file=sys.stderr)
         raise

@@ -111,7 +111,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tiny_run, tmp_pat
     whole = tiny_run(out=tmp_path / "whole")
     done = tiny_run("--batch", 2, "-p", stop)
     assert done.status == 130
-    assert f"4/6 samples of this session are stored in {tmp_path / 'run'}" in done.err
+    assert f"4/6 samples are stored now in {tmp_path / 'run'}" in done.err
     assert "run the same command again to resume" in done.err
     assert "Traceback" not in done.err
     resumed = tiny_run("--batch", 2)
