@@ -77,7 +77,10 @@ class Failure(_Record):
 
 
 class Cost(_Record):
-    """What the rows' measurements cost, over all starts of the run."""
+    """What the rows' measurements of the result's own samples cost, over all starts of the run.
+
+    Shards that hold other samples too are scaled by the share that is the result's own; see `engine/cost.py`.
+    """
 
     images: int
     asked: int
@@ -109,8 +112,11 @@ class Result(_Record):
     latent: str
     samples_hash: str
     n_members: int
+    """Audit members that at least one row could read; the other counts likewise."""
     n_nonmembers: int
     n_unknown: int
+    n_left_out: int = 0
+    """Audit samples that no row could read; `failures` says why."""
     calibration: str | None
     """Why no calibration set could be used, or None."""
     rows: tuple[Row, ...]

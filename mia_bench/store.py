@@ -173,6 +173,16 @@ class Store:
                 found[fingerprint].add((sample_id, digest))
         return found
 
+    def shares(self, fingerprints: Iterable[str], samples: Sequence[tuple[str, str]]) -> dict[str, float]:
+        """For each shard that holds some of these measurements, the share of its samples that is among `samples`."""
+        columns = ["shard", "sample_id", "sample_digest"]
+        table = self._read(["fingerprint", *columns], pc.field("fingerprint").isin(list(fingerprints)))
+        wanted, inside = set(samples), dict[str, list[bool]]()
+        distinct = table.group_by(columns).aggregate([])
+        for shard, *pair in zip(*(distinct[c].to_pylist() for c in columns), strict=True):
+            inside.setdefault(shard, []).append(tuple(pair) in wanted)
+        return {shard: sum(own) / len(own) for shard, own in inside.items() if any(own)}
+
     def terms(self, fingerprint: str, samples: Sequence[tuple[str, str]]) -> tuple[NDArray[np.bool_], Terms]:
         """The measurements of some samples.
 

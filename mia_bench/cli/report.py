@@ -19,7 +19,7 @@ def command(folder: Path, details: bool, as_json: bool) -> int:
     from mia_bench.report.table import show_details, show_result
 
     result = read_result(folder)
-    show_result(result, as_json)
+    show_result(result, as_json, str(folder) if folder.is_dir() else "")
     if details and not as_json:
         show_details(result)
     return 0

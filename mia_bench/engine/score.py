@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,11 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mia_bench.attack import Attack, Control, Measured, Scores
+from mia_bench.engine.cost import Ledger
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
 from mia_bench.metrics import ClearsBlind, Metric, best_threshold, clears_blind, evaluate
-from mia_bench.result import Cost, Failure, Result, Row
+from mia_bench.result import Failure, Result, Row
 from mia_bench.store import Store, Terms
 
 
@@ -42,9 +42,7 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
         outcome: What went wrong while measuring, if that has just been done.
     """
     outcome = outcome or Outcome()
-    wanted = {a.fingerprint for a in plan.attacks}
-    # A folder may hold other measurements too, of other options; they cost this result nothing.
-    shards = {name: s for name, s in store.provenance().items() if wanted & s["asked"].keys()}
+    ledger = Ledger(plan, store)
     stored = cache(lambda fingerprint: store.terms(fingerprint, plan.samples.pairs))
     scored: dict[str, Scored] = {}
     reasons: dict[str, str] = {}
@@ -66,8 +64,9 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
         except (Exception, SystemExit) as error:  # one attack's fault must not cost the others their row
             reasons[label] = f"score failed: {type(error).__name__}: {error}"
             outcome.attacks[label] = error
-    rows = _rows(plan, attacks, scored, reasons, outcome.attacks, shards)
-    result = _result(plan, rows, scored, outcome, shards)
+    usable = np.any([stored(a.fingerprint)[0] for a in plan.attacks], axis=0)
+    rows = _rows(plan, attacks, scored, reasons, outcome.attacks, ledger)
+    result = _result(plan, rows, _failures(plan, scored, outcome), usable, ledger)
     store.write_table("scores.parquet", scores_table(plan, scored))
     store.write_json("results.json", result.model_dump(mode="json"))
     return result
@@ -140,7 +139,7 @@ def _rows(
     scored: Mapping[str, Scored],
     reasons: Mapping[str, str],
     broken: Collection[str],
-    shards: Mapping[str, dict[str, Any]],
+    ledger: Ledger,
 ) -> list[Row]:
     samples = plan.samples
     target = samples.audit & samples.labelled
@@ -172,7 +171,8 @@ def _rows(
         if not planned.control:
             reads_captions = plan.uses_captions and planned.caption != "unused"
             names = [c for c, control in controls.items() if reads_captions or control.modality == "image"]
-            blind = clears_blind(evaluation.auc, [auc_on(name, kept) for name in names])
+            missing = {reasons[a.label]: None for a in plan.attacks if a.control and a.label in reasons}
+            blind = clears_blind(evaluation.auc, [auc_on(name, kept) for name in names], "; ".join(missing))
         rows.append(
             Row(
                 **common,
@@ -182,27 +182,10 @@ def _rows(
                 blind=blind,
                 tags=scores.tags,
                 fitted=scores.fitted,
-                **_price(planned.fingerprint, shards),
+                **ledger.price(planned.fingerprint),
             )
         )
     return rows
-
-
-def _price(fingerprint: str, shards: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
-    """Queries, backward passes and seconds per image, over the shards that hold this measurement."""
-    mine = [s for s in shards.values() if fingerprint in s["asked"]]
-    images = sum(s["samples"] for s in mine)
-    if not images:
-        return {"queries": None, "backward": None, "seconds": None}
-    own = sum(s["own"][fingerprint] for s in mine)
-    asked = sum(s["asked"][fingerprint] for s in mine)
-    # Shared queries are charged to each attack that asks, as if it ran alone.
-    seconds = sum(
-        s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, s["networks"]["denoiser"]["rows"])
-        for s in mine
-    )
-    backward = sum(s["backward"][fingerprint] for s in mine)
-    return {"queries": asked / images, "backward": backward / images, "seconds": (seconds if asked else own) / images}
 
 
 def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> list[Failure]:
@@ -224,21 +207,10 @@ def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> lis
 
 
 def _result(
-    plan: Plan,
-    rows: Sequence[Row],
-    scored: Mapping[str, Scored],
-    outcome: Outcome,
-    shards: Mapping[str, dict[str, Any]],
+    plan: Plan, rows: Sequence[Row], failures: Sequence[Failure], usable: NDArray[np.bool_], ledger: Ledger
 ) -> Result:
-    audit, member, known = plan.samples.audit, plan.samples.is_member, plan.samples.labelled
-    rows_of = {a.fingerprint for a in plan.attacks}
-    stages, networks = Counter[str](), Counter[str]()
-    for shard in shards.values():
-        stages.update(shard["seconds"])
-        networks.update({name: spent["seconds"] for name, spent in shard["networks"].items()})
-    executed = sum(s["networks"]["denoiser"]["rows"] for s in shards.values())
-    mixed = any(s["asked"].keys() - rows_of for s in shards.values())
-    environments = {json.dumps(s["environment"], sort_keys=True): s["environment"] for s in shards.values()}
+    """`usable`, bool `(N,)`: samples that something was measured on."""
+    audit, member, known = plan.samples.audit & usable, plan.samples.is_member, plan.samples.labelled
     return Result(
         dataset=plan.dataset,
         dataset_revision=plan.dataset_revision,
@@ -253,18 +225,11 @@ def _result(
         n_members=int((audit & member).sum()),
         n_nonmembers=int((audit & known & ~member).sum()),
         n_unknown=int((audit & ~known).sum()),
+        n_left_out=int((plan.samples.audit & ~usable).sum()),
         calibration=plan.calibration,
         rows=tuple(rows),
         skipped={s.label: s.reason for s in plan.skipped},
-        failures=tuple(_failures(plan, scored, outcome)),
-        cost=Cost(
-            images=sum(s["samples"] for s in shards.values()),
-            asked=sum(n for s in shards.values() for f, n in s["asked"].items() if f in rows_of),
-            executed=None if mixed else executed,
-            padding=sum(s["networks"]["denoiser"]["padding"] for s in shards.values()),
-            backward=sum(n for s in shards.values() for f, n in s["backward"].items() if f in rows_of),
-            stages=dict(stages),
-            networks=dict(networks),
-        ),
-        environments=tuple(environments[key] for key in sorted(environments)),
+        failures=tuple(failures),
+        cost=ledger.total(),
+        environments=ledger.environments(),
     )

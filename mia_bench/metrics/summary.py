@@ -118,7 +118,7 @@ def tail_status(max_rate: float, n: int, kind: str = "non-members") -> tuple[Sta
     return "ok", allowed >= MIN_ERRORS_TO_RANK, None
 
 
-def clears_blind(auc: Metric, blind: Sequence[Metric]) -> ClearsBlind:
+def clears_blind(auc: Metric, blind: Sequence[Metric], missing: str = "") -> ClearsBlind:
     """Whether an attack's AUC clears the blind baselines of the modality it uses.
 
     It does when the lower end of its interval lies above 0.5 and above the best blind AUC.
@@ -126,6 +126,7 @@ def clears_blind(auc: Metric, blind: Sequence[Metric]) -> ClearsBlind:
     Args:
         auc: the attack's AUC.
         blind: AUCs of the blind baselines on the very same samples.
+        missing: why there are none, where some were run.
 
     Returns:
         The verdict; `unknown` when the attack's AUC is undefined, no baseline was run, or an undefined one
@@ -136,7 +137,7 @@ def clears_blind(auc: Metric, blind: Sequence[Metric]) -> ClearsBlind:
     if auc.low is None:
         return ClearsBlind(verdict="unknown", baseline=baseline, reason=f"the attack's AUC is undefined: {auc.reason}")
     if not blind:
-        return ClearsBlind(verdict="unknown", reason="no blind baseline was run")
+        return ClearsBlind(verdict="unknown", reason=missing or "no blind baseline was run")
     if auc.low <= (0.5 if baseline is None else baseline):
         return ClearsBlind(verdict="does not clear", baseline=baseline)
     for one in blind:

@@ -18,17 +18,19 @@ def show_result(result: Result, as_json: bool, folder: str = "") -> None:
         return
     audit = f"{result.n_members} members, {result.n_nonmembers} non-members"
     unknown = f", {result.n_unknown} of unknown membership" if result.n_unknown else ""
-    print(printable(f"{result.dataset} on {result.target}: {audit}{unknown}; seed {result.seed}, {result.dtype}\n"))
+    missing = f" ({result.n_left_out} more left out)" if result.n_left_out else ""
+    samples = f"{audit}{unknown}{missing}"
+    print(printable(f"{result.dataset} on {result.target}: {samples}; seed {result.seed}, {result.dtype}\n"))
     headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
     rows = sorted(result.rows, key=lambda r: (r.control, -_auc(r), r.label))
     print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)))
-    print("\n" + "\n".join(notes(result)))
+    print("\n" + "\n".join(notes(result, folder)))
     if folder:
         print(printable(f"run folder: {folder}"))
 
 
-def notes(result: Result) -> list[str]:
-    """What a reader of the table must know."""
+def notes(result: Result, folder: str = "") -> list[str]:
+    """What a reader of the table must know; `folder` is where the scores are, if that is known."""
     ok = [r for r in result.rows if r.status == "ok"]
     said = ["TPR@1%FPR in percent, with its interval, at the false-positive rate realised"]
     said += ["* largest accuracy over thresholds chosen on the audit set itself: optimistic"]
@@ -43,13 +45,20 @@ def notes(result: Result) -> list[str]:
             "does not clear blind: no better than classifiers that never ask the target (`blind`), or than chance"
         )
     cost = result.cost
-    if cost.asked and cost.executed is not None:
-        shared = f"{cost.executed:,} run ({1 - cost.executed / cost.asked:.0%} shared)"
+    if cost.asked:
+        shared = "run together with other attacks' queries"
+        if cost.executed is not None:
+            shared = f"{cost.executed:,} run ({1 - cost.executed / cost.asked:.0%} shared)"
         said.append(f"{cost.asked:,} queries asked, {shared}, {seconds_text(cost.stages['measure'])} of measuring")
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
     said += [f"{row.status} {row.label}: {row.reason}" for row in result.rows if row.status != "ok"]
     undefined = {r.evaluation.auc.reason for r in ok if r.evaluation and r.evaluation.auc.value is None}
-    said += [f"nothing could be compared: {reason}" for reason in sorted(filter(None, undefined))]
+    if undefined and result.n_unknown and not result.n_members + result.n_nonmembers:
+        where = f"; their scores are in {folder}/scores.parquet" if folder else ""
+        said.append(f"nothing could be compared: {result.n_unknown} samples have no label{where}")
+        said.append("to label them: a column `member` in metadata.csv, or sub-folders members/ and nonmembers/")
+    else:
+        said += [f"nothing could be compared: {reason}" for reason in sorted(filter(None, undefined))]
     unknown = {r.blind.reason for r in ok if r.blind and r.blind.verdict == "unknown"} - undefined
     said += [f"blind unknown: {reason}" for reason in sorted(filter(None, unknown)) if not undefined]
     bare = [r for r in ok if r.uncaptioned]

@@ -98,6 +98,16 @@ def test_an_audit_set_of_members_alone_is_scored_and_not_compared(cli, tmp_path)
     assert (tmp_path / "out" / "scores.parquet").exists()
 
 
+def test_images_without_labels_are_scored_and_told_how_to_be_labelled(cli, tmp_path):
+    for n in range(3):
+        picture(tmp_path / "data" / f"{n}.png", n)
+    done = folder_run(cli, tmp_path / "data")
+    assert done.status == 5
+    assert "3 samples have no label; their scores are in out/scores.parquet" in done.out
+    assert "column `member`" in done.out
+    assert cli("report", "out").out == done.out
+
+
 def test_a_caption_attack_without_captions(cli, tmp_path):
     for n in range(4):
         picture(tmp_path / "data" / ("members", "nonmembers")[n % 2] / f"{n}.png", n)
@@ -123,6 +133,7 @@ def test_bad_images_among_good_ones(cli, tmp_path):
     for name in ("text.png", "cut.png", "dot.png"):
         assert f"members/{name}" in done.out
     assert "1x1 px is too small" in done.out
+    assert "4 members, 4 non-members (3 more left out);" in done.out.splitlines()[0]
     row = next(line for line in done.out.splitlines() if line.startswith("loss"))
     assert row.split()[1] == "8"
 

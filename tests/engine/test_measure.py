@@ -59,6 +59,7 @@ def test_a_whole_batch_of_corrupt_images(tmp_path):
     result = tiny.go(tmp_path, tiny.registry(samples=[*bad, *taken[4:]]))
     assert {f.sample for f in result.failures} == {s.id for s in bad}
     assert {r.n for r in result.rows} == {8}
+    assert result.n_members + result.n_nonmembers == 8 and result.n_left_out == 4
 
 
 def test_a_repaired_image_is_all_that_a_second_run_measures(tmp_path, monkeypatch):
@@ -349,8 +350,24 @@ def test_an_attack_without_queries_is_charged_its_own_time(tmp_path):
 
 def test_other_attacks_in_the_folder_are_not_in_the_price(tmp_path):
     tiny.go(tmp_path, attacks="loss,pia")
-    cost = tiny.go(tmp_path, attacks="pia").cost
-    assert (cost.asked, cost.executed) == (24, None)
+    result = tiny.go(tmp_path, attacks="pia")
+    assert (result.cost.asked, result.cost.executed) == (24, None)
+    assert "24 queries asked, run together with other attacks' queries" in "\n".join(notes(result))
+
+
+def test_other_samples_in_the_folder_are_not_in_the_price(tmp_path):
+    tiny.go(tmp_path, attacks="loss,pia", batch=12)
+    few = tiny.go(tmp_path, attacks="loss,pia", limit=2)
+    assert (few.cost.images, few.cost.asked, few.cost.executed) == (4, 12, 12)
+    assert [r.queries for r in few.rows] == [1, 2]
+    whole = tiny.go(tmp_path, attacks="loss,pia")
+    assert (whole.cost.asked, whole.cost.executed) == (36, 36)
+    for part in ("stages", "networks"):
+        for name, seconds in getattr(whole.cost, part).items():
+            assert getattr(few.cost, part)[name] == pytest.approx(seconds / 3)
+    assert tiny.go(tmp_path, attacks="pia").cost.stages["measure"] == pytest.approx(
+        whole.cost.stages["measure"] * 2 / 3
+    )
 
 
 def test_old_results_do_not_outlive_a_new_plan(tmp_path):

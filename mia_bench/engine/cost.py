@@ -1,0 +1,83 @@
+"""What a result's measurements cost, from the records of the shards that hold them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mia_bench.engine.plan import Plan
+from mia_bench.result import Cost
+from mia_bench.store import Store
+
+
+class Ledger:
+    """The shards behind one result, and the share of each that is the result's own.
+
+    A folder may hold more than a result describes: samples beyond `--limit`, other attacks. A shard is recorded as a
+    whole, so all its figures are scaled by the share of its stored samples that the plan has. Where it also holds
+    attacks that are no rows of the result, measuring and the networks are scaled by the share of queries that the rows
+    asked, and how many queries were run is not known: attacks share them.
+
+    Args:
+        plan: The result's plan.
+        store: The run folder.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.rows = {a.fingerprint for a in plan.attacks}
+        shares = store.shares(self.rows, plan.samples.pairs)
+        records = store.provenance()
+        self.shards = [(share, records[name]) for name, share in shares.items()]
+
+    def price(self, fingerprint: str) -> dict[str, float | None]:
+        """Queries, backward passes and seconds per image of one measurement."""
+        mine = [(share, s) for share, s in self.shards if fingerprint in s["asked"]]
+        images = sum(share * s["samples"] for share, s in mine)
+        if not images:
+            return {"queries": None, "backward": None, "seconds": None}
+        own = sum(share * s["own"][fingerprint] for share, s in mine)
+        asked = sum(share * s["asked"][fingerprint] for share, s in mine)
+        # Shared queries are charged to each attack that asks, as if it ran alone.
+        seconds = sum(
+            share * s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, _run(s)) for share, s in mine
+        )
+        backward = sum(share * s["backward"][fingerprint] for share, s in mine)
+        spent = seconds if asked else own
+        return {"queries": asked / images, "backward": backward / images, "seconds": spent / images}
+
+    def total(self) -> Cost:
+        """All rows together."""
+        counts = dict.fromkeys(("images", "asked", "executed", "padding", "backward"), 0.0)
+        stages, networks = defaultdict[str, float](float), defaultdict[str, float](float)
+        mixed = False
+        for share, shard in self.shards:
+            asked, everything = _sum(shard["asked"], self.rows), sum(shard["asked"].values())
+            others = shard["asked"].keys() - self.rows
+            part = share * asked / everything if others and everything else share
+            mixed |= bool(others)
+            counts["images"] += share * shard["samples"]
+            counts["asked"] += share * asked
+            counts["executed"] += share * _run(shard)
+            counts["padding"] += part * shard["networks"]["denoiser"]["padding"]
+            counts["backward"] += share * _sum(shard["backward"], self.rows)
+            for stage, seconds in shard["seconds"].items():
+                stages[stage] += seconds * (part if stage == "measure" else share)
+            for name, spent in shard["networks"].items():
+                networks[name] += spent["seconds"] * part
+        whole: dict[str, Any] = {name: round(count) for name, count in counts.items()}
+        return Cost(**whole | ({"executed": None} if mixed else {}), stages=stages, networks=networks)
+
+    def environments(self) -> tuple[dict[str, Any], ...]:
+        """Distinct environments that measured it."""
+        found = {json.dumps(s["environment"], sort_keys=True): s["environment"] for _, s in self.shards}
+        return tuple(found[key] for key in sorted(found))
+
+
+def _sum(counts: Mapping[str, int], fingerprints: Collection[str]) -> int:
+    return sum(n for fingerprint, n in counts.items() if fingerprint in fingerprints)
+
+
+def _run(shard: Mapping[str, Any]) -> int:
+    return int(shard["networks"]["denoiser"]["rows"])
