@@ -211,12 +211,39 @@ def test_folders_that_are_refused(tmp_path):
     refused(tmp_path / "nowhere", "no such folder")
     refused(tmp_path, "no images")
     draw(tmp_path / "a.png", 1)
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
-    refused(tmp_path, "a.txt", "UTF-8")
     (tmp_path / "metadata.csv").write_bytes(b"file_name\n\xff.png\n")
     refused(tmp_path, "metadata.csv", "UTF-8")
     (tmp_path / "metadata.jsonl").write_text("{}")
     refused(tmp_path, "both metadata.csv and metadata.jsonl")
+
+
+def test_a_caption_that_cannot_be_read_costs_only_its_sample(tmp_path):
+    for name in ("a", "b"):
+        draw(tmp_path / f"{name}.png", 1)
+        (tmp_path / f"{name}.txt").write_bytes(b"a cat" if name == "a" else b"\xff\xfe\xff")
+    found = read(tmp_path)
+    assert found["a.png"].caption == "a cat" and found["a.png"].open()
+    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not UTF-8"):
+        found["b.png"].open()
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"), [("is_member", "member"), ("Member", "member"), ("captions", "caption"), ("splits", "split")]
+)
+def test_a_column_that_was_meant_to_be_read_is_refused(images, column, meant):
+    refused(table(images, f"file_name,{column}\nimg/a.png,1\n"), f"{column!r}", f"did you mean {meant!r}?")
+    (images / "metadata.csv").unlink()
+    (images / "metadata.jsonl").write_text(f'{{"file_name": "img/a.png"}}\n{{"file_name": "img/b.png", "{column}": 1}}')
+    refused(images, f"{column!r}", f"did you mean {meant!r}?")
+
+
+def test_other_columns_are_named_once(images, caplog):
+    found = read(table(images, "file_name,text,licence,artist\nimg/a.png,a cat,1,x\nimg/b.png,,2,y\n"))
+    assert found["img/a.png"].caption == "a cat"
+    assert found["img/b.png"].labels == {"artist": "y", "licence": "2"}
+    assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
+        "kept as labels, read by no attack: artist, licence"
+    ]
 
 
 def test_a_file_name_that_is_no_text_is_refused(tmp_path):

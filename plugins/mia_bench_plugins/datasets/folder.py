@@ -10,9 +10,10 @@ With `metadata.csv` or `metadata.jsonl` in PATH (the convention of Hugging Face'
     group          near-duplicates share one; identical files share one by default
     word_weights   importance of each word of the caption, numbers separated by spaces
 
-Other columns are kept as labels. Without a metadata file every image below PATH is a sample. Its folders from the top
-may say `members` or `nonmembers`, and `calibration`: `calibration/members/cat.png`. A caption is read from a text file
-beside it, `cat.txt`.
+Other columns are named, kept as labels and read by no attack; one that is almost called as above is refused.
+
+Without a metadata file every image below PATH is a sample. Its folders from the top may say `members` or `nonmembers`,
+and `calibration`: `calibration/members/cat.png`. A caption is read from a text file beside it, `cat.txt`.
 """
 
 from __future__ import annotations
@@ -20,15 +21,23 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
 from mia_bench.dataset import Split
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.errors import SampleError, UnavailableError, UsageError
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger("mia_bench")
 METADATA = ("metadata.csv", "metadata.jsonl")
 COLUMNS = {"file_name", "caption", "text", "member", "split", "id", "group", "word_weights"}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"}
@@ -75,14 +84,29 @@ class Folder(Dataset):
 
 def _listed(metadata: Path) -> Iterator[Sample]:
     """One sample for each row of a metadata file."""
+    names: dict[str, None] = {}
     try:
         for line, row in _csv(metadata) if metadata.suffix == ".csv" else _jsonl(metadata):
+            names.update(dict.fromkeys(row))
             try:
                 yield _sample(metadata.parent, row)
             except ValueError as error:
                 raise _malformed(metadata, line, str(error)) from error
     except UnicodeDecodeError as error:
         raise UnavailableError(str(metadata), "not UTF-8 text", "save it as UTF-8") from error
+    _check_columns(metadata, names)
+
+
+def _check_columns(metadata: Path, names: Iterable[str]) -> None:
+    """Refuse a column that was meant to be read; name the others once."""
+    others = sorted(set(names) - COLUMNS)
+    absent = COLUMNS - set(names)
+    for name in others:
+        if close := get_close_matches(name.strip().lower(), absent, n=1, cutoff=0.75):
+            what = f"{metadata}, column {name!r}"
+            raise UnavailableError(what, f"not a column that is read; did you mean {close[0]!r}?", "rename it")
+    if others:
+        logger.warning("%s: kept as labels, read by no attack: %s", metadata, ", ".join(others))
 
 
 def _malformed(metadata: Path, line: int, why: str) -> UnavailableError:
@@ -188,12 +212,18 @@ def _walked(root: Path) -> Iterator[Sample]:
         if any(part.startswith(".") for part in name.parts) or not path.is_file():
             continue
         member, split = _labels(name.parts[:-1])
-        content = _content(path)
+        content, text = _content(path), path.with_suffix(".txt")
+        caption: str | None = None
+        image: Path | Callable[[], Image] = path
+        try:
+            caption = _caption(text)
+        except (OSError, UnicodeDecodeError) as error:  # costs this sample, as a damaged image does
+            image = partial(_refuse_caption, text, getattr(error, "strerror", None) or "not UTF-8 text")
         yield Sample(
             id=name.as_posix(),
-            image=path,
+            image=image,
             content=content,
-            caption=_caption(path.with_suffix(".txt")),
+            caption=caption,
             member=member,
             split=split,
             group=_group(name.as_posix(), content),
@@ -219,8 +249,10 @@ def _caption(path: Path) -> str | None:
         return path.read_text(encoding="utf-8-sig").strip() or None
     except FileNotFoundError:
         return None
-    except UnicodeDecodeError as error:
-        raise UnavailableError(str(path), "not UTF-8 text", "save it as UTF-8") from error
+
+
+def _refuse_caption(path: Path, why: str) -> Image:
+    raise SampleError(f"caption {path}", f"its caption {path.name} cannot be read: {why}", "save it as UTF-8")
 
 
 def _content(path: Path) -> str:
