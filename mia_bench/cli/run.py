@@ -9,12 +9,23 @@ import click
 
 from mia_bench.cli.options import as_json, attack_options, plugin_files
 
+MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
+
 
 @click.command(name="run")
 @click.option(
-    "--attacks", default="all", show_default=True, metavar="all|NAME[@PRESET],...|GLOB", help="Which attacks."
+    "--attacks",
+    default="all",
+    show_default=True,
+    metavar="all|NAME[@PRESET],...|GLOB",
+    help="Which attacks; `all` is each attack's default, '*@*' every preset, 'all,*@*' both.",
 )
-@click.option("-k", "keyword", metavar="EXPR", help="Keep attacks that match words, and, or, not.")
+@click.option(
+    "-k",
+    "keyword",
+    metavar="EXPR",
+    help="Of those, keep what matches words of name, access and summary, joined by and, or, not.",
+)
 @click.option("--dataset", default="fluent-emoji", show_default=True, metavar="NAME[:ARG]", help="Samples to audit.")
 @click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
@@ -28,7 +39,12 @@ from mia_bench.cli.options import as_json, attack_options, plugin_files
     show_default=True,
     help="VAE posterior.",
 )
-@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Rows per network call.  [default: by model]")
+@click.option(
+    "--rows",
+    type=click.IntRange(1, MAX_ROWS),
+    metavar="N",
+    help="Rows per network call; a call with fewer is padded to N.  [default: by model]",
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -81,7 +97,7 @@ def command(
     from mia_bench.report.progress import reporter
     from mia_bench.report.table import exit_status, show_result
 
-    with reporter(registry, quiet=as_json) as progress:
+    with reporter(registry) as progress:
         result = run(registry, wanted)
     show_result(result, as_json, progress.folder)
     return exit_status(result)

@@ -120,9 +120,9 @@ class Bar(Reporter):
 
 
 @contextlib.contextmanager
-def reporter(registry: Registry, quiet: bool = False) -> Iterator[Reporter]:
+def reporter(registry: Registry) -> Iterator[Reporter]:
     """Report a run's progress on standard error; after Ctrl-C say what is kept."""
-    chosen: Reporter = Reporter() if quiet else Bar() if sys.stderr.isatty() else Lines()
+    chosen: Reporter = Bar() if sys.stderr.isatty() else Lines()
     registry.manager.register(chosen, "progress")
     try:
         yield chosen

@@ -40,7 +40,7 @@ def test_run_as_json_is_the_result(tiny_run, tmp_path):
     done = tiny_run("--json")
     result = Result.model_validate_json(done.out)
     assert [r.label for r in result.rows if not r.control] == ["loss", "pia"]
-    assert done.err == ""
+    assert "6/6 samples" in done.err
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == json.loads(done.out)
 
 
