@@ -71,12 +71,13 @@ class DatasetMeta(BaseModel):
     """What is known about a dataset before it is read.
 
     Attributes:
-        name: Name on the command line; `name:ARGUMENT` passes an argument to datasets that take one.
+        name: Name on the command line, or `name:ARGUMENT`.
         summary: One line.
         targets: Names of targets whose membership it labels; the first is the default.
         construction: How members and non-members were made.
         biases: Known differences between them that are not membership.
         revision: Pinned revision of the data.
+        argument: What may follow the name, e.g. `PATH`; empty if nothing may.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,6 +91,11 @@ class DatasetMeta(BaseModel):
     citation: str = ""
     revision: str = ""
     argument: str = ""
+
+    @property
+    def takes(self) -> str:
+        """What may follow `name:`, or nothing."""
+        return self.argument
 
 
 class Dataset(ABC):

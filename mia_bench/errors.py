@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from enum import IntEnum
+from typing import Any
 
 
 class ExitStatus(IntEnum):
@@ -65,3 +67,13 @@ class NetworkError(UnavailableError):
 
 class SampleError(UnavailableError):
     """One sample cannot be used; the others go on without it."""
+
+
+def brief(error: Any, limit: int = 160) -> str:
+    """What a library's exception says, in one short line; of pydantic's, each field and its problem."""
+    if hasattr(error, "errors") and hasattr(error, "title"):
+        problems = [".".join([error.title, *map(str, p["loc"])]) + f": {p['msg']}" for p in error.errors()]
+        text = "; ".join(problems)
+    else:
+        text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    return textwrap.shorten(text, limit, placeholder=" ...") or type(error).__name__

@@ -37,11 +37,12 @@ class TargetMeta(BaseModel):
     """What is known about a target, or a family of them, before it is loaded.
 
     Attributes:
-        name: Name on the command line; families take a path: `name:PATH`.
+        name: Name on the command line; families take the path of a pipeline: `name:PATH`.
         summary: One line.
         kind: `latent` if the denoiser works on VAE latents, else `pixel`.
         capabilities: What it can do.
         pipelines: Class names in a diffusers `model_index.json` that this family loads.
+        argument: What else may follow the name: `name:ARGUMENT`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,8 +52,14 @@ class TargetMeta(BaseModel):
     kind: Kind
     capabilities: frozenset[Capability]
     pipelines: frozenset[str] = frozenset()
+    argument: str = ""
     licence: str = ""
     citation: str = ""
+
+    @property
+    def takes(self) -> str:
+        """What may follow `name:`, or nothing."""
+        return self.argument or ("PATH" if self.pipelines else "")
 
 
 class Target(ABC):

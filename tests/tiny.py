@@ -28,6 +28,7 @@ class Tiny(Target):
         summary="one convolution",
         kind="latent",
         capabilities=frozenset({Capability.DENOISE, Capability.CAPTION, Capability.GRADIENT}),
+        argument="SEED",
     )
 
     def weights(self):

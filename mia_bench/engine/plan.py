@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from mia_bench.plugins import Registry
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
+T = TypeVar("T", Dataset, Target)
 MEASUREMENT_VERSION = 1  # raise it when the harness's own arithmetic (noise, schedule, reductions, pixels) changes
 
 
@@ -101,25 +102,39 @@ class Plan(_Record):
 
 
 def open_dataset(registry: Registry, spec: str) -> Dataset:
-    """`name` or `name:argument` to a dataset."""
-    name, _, argument = spec.partition(":")
-    return registry.dataset(name)(argument)
+    """`name` or `name:argument` to a dataset.
+
+    Raises:
+        UsageError: Unknown name, or an argument to a dataset that takes none.
+    """
+    name = spec.partition(":")[0]
+    if name not in registry.datasets and Path(spec).is_dir():
+        takers = [f"--dataset {n}:{spec}" for n, cls in registry.datasets.items() if cls.meta.argument == "PATH"]
+        raise UsageError(f"unknown dataset {spec!r}", "it is a folder", f"write {' or '.join(takers)}")
+    return _opened(registry.dataset(name), "dataset", spec)
+
+
+def _opened(cls: type[T], what: str, spec: str) -> T:
+    name, colon, argument = spec.partition(":")
+    if colon and not cls.meta.takes:
+        raise UsageError(f"{what} {spec!r}", f"{name} takes no argument", f"write --{what} {name}")
+    return cls(argument)
 
 
 def open_target(registry: Registry, spec: str) -> Target:
     """`name`, `family:PATH`, or the path of a diffusers pipeline folder, to a target (not yet loaded).
 
     Raises:
-        UsageError: Unknown name, or no family loads this kind of pipeline.
+        UsageError: Unknown name, an argument to a target that takes none, or no family loads this kind of pipeline.
         UnavailableError: The path is no pipeline folder.
     """
-    name, _, argument = spec.partition(":")
+    name = spec.partition(":")[0]
     if name in registry.targets:
-        return registry.target(name)(argument)
+        return _opened(registry.target(name), "target", spec)
     if not Path(spec).exists():
         if "/" in spec or spec.startswith("."):
             raise UnavailableError(f"target {spec}", "no such folder", "give the folder that holds model_index.json")
-        return registry.target(name)(argument)  # raises, with suggestions
+        return registry.target(name)()  # raises, with suggestions
     from mia_bench.diffusion.folder import read_json
 
     pipeline = str(read_json(Path(spec) / "model_index.json").get("_class_name"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,13 @@ from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
 from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, take
 from mia_bench.engine.select import Options, make_params, select
-from mia_bench.errors import BrokenPluginError, MiaBenchError, UnavailableError, UsageError
+from mia_bench.errors import BrokenPluginError, MiaBenchError, UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
 from mia_bench.result import Result
 from mia_bench.store import Store
 from mia_bench.target import Target
 
+USUAL_DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 MAX_THREADS = 16  # by default: each thread holds the activations of one network call
 
 
@@ -68,6 +70,8 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     Raises:
         MiaBenchError: Anything the user asked for does not exist or fit.
     """
+    if options.device and not USUAL_DEVICES.fullmatch(options.device):
+        open_device(options.device)  # imports torch, so usual names wait until there is something to measure
     selected = select(registry, options.attacks, options.keyword, options.options)
     dataset = open_dataset(registry, options.dataset)
     spec = options.target or next(iter(dataset.meta.targets), None)
@@ -269,7 +273,6 @@ def open_device(name: str | None) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnavailableError(f"device {name!r}", reason, "use --device cpu, or leave it out") from None
+    except Exception as error:  # many kinds: an unknown name, no driver, no module for it
+        raise UnavailableError(f"device {name!r}", brief(error), "use --device cpu, or leave it out") from None
     return name

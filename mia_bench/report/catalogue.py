@@ -75,7 +75,7 @@ def _attacks(registry: Registry) -> list[dict[str, Any]]:
 def _datasets(registry: Registry) -> list[dict[str, Any]]:
     return [
         {
-            "name": name + (":" + cls.meta.argument if cls.meta.argument else ""),
+            "name": name + (cls.meta.takes and ":" + cls.meta.takes),
             "targets": list(cls.meta.targets),
             "summary": cls.meta.summary,
         }
@@ -86,7 +86,7 @@ def _datasets(registry: Registry) -> list[dict[str, Any]]:
 def _targets(registry: Registry) -> list[dict[str, Any]]:
     return [
         {
-            "name": name + (":PATH" if cls.meta.pipelines else ""),
+            "name": name + (cls.meta.takes and ":" + cls.meta.takes),
             "kind": cls.meta.kind,
             "capabilities": sorted(map(str, cls.meta.capabilities)),
             "summary": cls.meta.summary,

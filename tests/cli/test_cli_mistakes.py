@@ -42,6 +42,9 @@ def picture(path, seed=0, size=(32, 32)):
         (["run", "--dataset", "folder", "--target", "emoji-default"], 2, "no path given", "folder:PATH"),
         (["run", "--dataset", "folder:."], 2, "it names no target", "--target"),
         (["run", "--dataset", "folder:nowhere", "--target", "emoji-default"], 3, "no such folder", "check the path"),
+        (["run", "--dataset", "."], 2, "unknown dataset '.': it is a folder", "--dataset folder:."),
+        (["run", "--dataset", "fluent-emoji:x"], 2, "fluent-emoji takes no argument", "--dataset fluent-emoji"),
+        (["run", "--target", "emoji-default:x"], 2, "emoji-default takes no argument", "--target emoji-default"),
         (["run", "--target", "./nowhere"], 3, "no such folder", "model_index.json"),
         (["run", "--noise", "nowhere.npz"], 3, "recorded noise nowhere.npz", ".npz"),
         (["run", "--device", "warp", "--limit", "1"], 3, "device 'warp'", "--device cpu"),
@@ -70,6 +73,7 @@ def test_mistakes(cli, tmp_path, arguments, status, said, fix):
         (["run", "--limit", "0"], "--limit"),
         (["run", "--limit", "many"], "not a valid integer"),
         (["run", "--rows", "0"], "--rows"),
+        (["run", "--rows", "65537"], "--rows"),
         (["run", "--seed", "-1"], "--seed"),
         (["run", "--dtype", "float8"], "float32"),
         (["run", "extra"], "unexpected extra argument"),
@@ -87,6 +91,21 @@ def test_wrong_usage(cli, arguments, said):
 def folder_run(cli, folder, *arguments, attacks="loss"):
     options = ["--attacks", attacks, "--target", "tiny", "-p", tiny.__file__, "--out", "out"]
     return cli("run", *options, "--dataset", f"folder:{folder}", *arguments)
+
+
+@pytest.mark.parametrize("device", ["warp", "cuda:x", "hpu"])
+def test_a_device_that_does_not_exist_is_refused_even_if_nothing_is_left_to_measure(tiny_run, device):
+    assert tiny_run().status == 0
+    done = tiny_run("--device", device)
+    assert (done.status, done.out) == (3, "")
+    assert f"error: device {device!r}: " in done.err
+    assert tiny_run("--collect-only", "--device", device).status == 3
+
+
+def test_what_a_library_says_is_cut_to_one_short_line(tiny_run):
+    done = tiny_run("--device", "mps")
+    first, fix = done.err.splitlines()[-2:]
+    assert first.startswith("error: device 'mps': ") and len(first) < 200 and "--device cpu" in fix
 
 
 def test_an_audit_set_of_members_alone_is_scored_and_not_compared(cli, tmp_path):
