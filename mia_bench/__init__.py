@@ -1,20 +1,26 @@
 """A benchmark harness for membership-inference attacks on diffusion models."""
 
-from mia_bench.attack import (
-    Access,
-    Attack,
-    Capability,
-    Control,
-    Measured,
-    Meta,
-    Scores,
-    Timestep,
-    by_kind,
-    scoring,
-)
-from mia_bench.dataset import Dataset, DatasetMeta, Sample
-from mia_bench.hookspecs import hookimpl
-from mia_bench.target import Target, TargetMeta
+from __future__ import annotations
+
+TYPE_CHECKING = False  # true to type checkers; importing `typing` is left to whoever needs it
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mia_bench.attack import (
+        Access,
+        Attack,
+        Capability,
+        Control,
+        Measured,
+        Meta,
+        Scores,
+        Timestep,
+        by_kind,
+        scoring,
+    )
+    from mia_bench.dataset import Dataset, DatasetMeta, Sample
+    from mia_bench.hookspecs import hookimpl
+    from mia_bench.target import Target, TargetMeta
 
 __version__ = "0.1.0"
 
@@ -37,3 +43,15 @@ __all__ = [
     "hookimpl",
     "scoring",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The contracts, imported when first asked for: the command starts without them."""
+    if name in __all__:
+        from importlib import import_module
+
+        for module in ("attack", "dataset", "target", "hookspecs"):
+            contract = import_module(f"mia_bench.{module}")
+            if name in vars(contract):
+                return vars(contract)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

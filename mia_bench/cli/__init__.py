@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -46,9 +47,9 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             status = super().invoke(ctx)
-            sys.stdout.flush()
+            print(end="", flush=True)  # while a full disk can still be told
         except BrokenPipeError:  # the reader of our output went away, as `| head` does; click would make it a failure
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return ExitStatus.OK
         return status
 
@@ -70,13 +71,18 @@ def main() -> None:
     try:
         status = group.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitStatus.OK)
-    except (click.exceptions.Abort, KeyboardInterrupt):  # the run has said what it keeps
+    except click.exceptions.Abort as error:  # click's name for Ctrl-C; a run says in it what it keeps
+        click.echo(": ".join(["interrupted", *map(str, getattr(error.__context__, "args", ()))]), err=True)
         sys.exit(ExitStatus.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitStatus.USAGE)
     except MiaBenchError as error:
         _fail(error.what, error.why, error.fix, error.status)
+    except OSError as error:  # the run folder names its own
+        _drop_output()
+        what = f"file {error.filename}" if error.filename else "standard output"
+        _fail(what, f"{error.strerror or error}", "free some space or send the output elsewhere, and run again")
     except Exception as error:
         if os.environ.get("MIA_BENCH_DEBUG"):
             raise
@@ -91,7 +97,13 @@ def main() -> None:
 def _fail(what: str, why: str = "", fix: str = "", status: ExitStatus = ExitStatus.USAGE) -> None:
     from mia_bench.report.text import printable
 
-    click.echo(f"error: {printable(what)}" + (f": {printable(why)}" if why else ""), err=True)
-    if fix:
-        click.echo(f"  fix: {printable(fix)}", err=True)
+    with contextlib.suppress(OSError):  # nobody can be told; the status still says it
+        click.echo(f"error: {printable(what)}" + (f": {printable(why)}" if why else ""), err=True)
+        if fix:
+            click.echo(f"  fix: {printable(fix)}", err=True)
     sys.exit(status)
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere, so that the interpreter does not fail on it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -74,7 +74,7 @@ class Lines(Reporter):
             self.say(f"{event.done}/{event.pending} samples, {seconds_text(left)} left")
 
     def say(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody reads this; the run goes on
+        with contextlib.suppress(OSError):  # nobody can read this; the run goes on
             print(f"[{time.monotonic() - self.began:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
@@ -127,11 +127,9 @@ def reporter(registry: Registry) -> Iterator[Reporter]:
     try:
         yield chosen
     except KeyboardInterrupt:
-        chosen.stop()
         kept = f"{chosen.done}/{chosen.pending} samples are stored now in {chosen.folder}; "
         again = "run the same command again to resume"
-        print(f"\ninterrupted: {kept if chosen.folder else ''}{again}", file=sys.stderr)
-        raise
+        raise KeyboardInterrupt(f"{kept if chosen.folder else ''}{again}") from None
     finally:
         chosen.stop()
         registry.manager.unregister(chosen)

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import tiny
 from PIL import Image
 
+COMMAND = f"{sys.executable} -m mia_bench"
 ESCAPES = "\x1b[31m\x07\x9b\u202e\x00"
 
 
@@ -187,7 +189,46 @@ def test_control_characters_of_strangers_do_not_reach_the_terminal(cli, tmp_path
         assert {c for c in done.all if not c.isprintable()} == {"\n"}
 
 
+@pytest.mark.parametrize("arguments", ["list", "describe clid", "--help"])
+def test_an_output_that_cannot_be_written_is_named(arguments):
+    done = subprocess.run(f"{COMMAND} {arguments} > /dev/full", shell=True, capture_output=True, text=True)
+    first, fix = done.stderr.splitlines()
+    assert (done.returncode, first) == (2, "error: standard output: No space left on device")
+    assert fix.startswith("  fix: free some space")
+
+
+def test_errors_that_cannot_be_written_leave_the_status():
+    assert subprocess.run(f"{COMMAND} describe nothing 2> /dev/full", shell=True).returncode == 2
+
+
+INTERRUPTED = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, *rest):
+        if name == "{module}":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+sys.argv = ["mia-bench", "list"]
+from mia_bench.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["mia_bench.cli", "click", "mia_bench.errors", "mia_bench.plugins", "pydantic"])
+def test_ctrl_c_during_imports_is_one_line(module):
+    code = INTERRUPTED.format(module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "interrupted")
+
+
+def test_the_command_begins_where_ctrl_c_is_heeded():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"mia-bench": "mia_bench.__main__:main"}
+
+
 def test_a_closed_pipe_is_no_error():
-    command = f"set -o pipefail; {Path(sys.executable).with_name('mia-bench')} list | true"
+    command = f"set -o pipefail; {COMMAND} list | true"
     done = subprocess.run(command, shell=True, executable="/bin/bash", capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -116,8 +116,8 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tiny_run, tmp_pat
     whole = tiny_run(out=tmp_path / "whole")
     done = tiny_run("--batch", 2, "-p", stop)
     assert done.status == 130
-    assert f"4/6 samples are stored now in {tmp_path / 'run'}" in done.err
-    assert "run the same command again to resume" in done.err
+    last = f"interrupted: 4/6 samples are stored now in {tmp_path / 'run'}; run the same command again to resume"
+    assert done.err.splitlines()[-1] == last
     assert "Traceback" not in done.err
     resumed = tiny_run("--batch", 2)
     assert resumed.status == whole.status == 0
