@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,9 +25,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.errors import UnavailableError, UsageError, brief
 
 SCHEMA_VERSION = 1
+logger = logging.getLogger("mia_bench")
 META = b"mia_bench.shards"
 SCHEMA = pa.schema(
     [
@@ -159,6 +161,19 @@ class Store:
         for path in replaced:
             path.unlink()
 
+    def set_aside_damaged(self) -> None:
+        """Rename shards that cannot be read to `*.damaged`, so that their samples count as not measured."""
+        for path in sorted(self.shards.glob(SHARDS)):
+            try:
+                with _damage_named(path):
+                    json.loads((pq.read_schema(path).metadata or {})[META])
+                _read_shard(path)
+            except UnavailableError as error:
+                if getattr(error.__cause__, "errno", None):  # the system's refusal to read it, no damage
+                    raise
+                aside = path.rename(path.with_name(f"{path.name}.damaged"))
+                logger.warning("%s; set aside as %s, its samples are measured anew", error, aside.name)
+
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What made each shard, by shard name."""
         return {name: record for _, records in self._files() for name, record in records.items()}
@@ -257,8 +272,8 @@ def _damage_named(path: Path) -> Iterator[None]:
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UnavailableError(
             f"shard {path}",
-            f"it is damaged: {error}",
-            "delete it and run again; its samples are measured anew",
+            f"it is damaged: {brief(error)}",
+            "run the same command again; its samples are measured anew",
         ) from error
 
 

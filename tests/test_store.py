@@ -148,9 +148,18 @@ def test_a_damaged_shard_is_named_with_its_cure(tmp_path, where):
         with pytest.raises(UnavailableError) as caught:
             reading(store)
         assert str(path) in str(caught.value)
-        assert "delete it" in caught.value.fix
-    path.unlink()
+        assert "measured anew" in caught.value.fix
+    store.set_aside_damaged()
     assert sum(read(store)[0]) == 4, "the other shard is untouched"
+
+
+def test_a_shard_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+    store = filled(tmp_path)
+    before = files(store)
+    monkeypatch.setattr(pq, "read_schema", failing(errno.EACCES))
+    with pytest.raises(UnavailableError, match="Permission denied"):
+        store.set_aside_damaged()
+    assert files(store) == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])

@@ -111,6 +111,7 @@ def run(registry: Registry, options: RunOptions) -> Result:
         from mia_bench.engine.measure import Measurer, pending
         from mia_bench.engine.score import score_run
 
+        prepared.store.set_aside_damaged()
         prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
         # Earlier scores may be of another plan; a run that is stopped must not leave them as its result.
         prepared.store.remove("results.json", "scores.parquet")

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from mia_bench.engine.run import read_plan
+from mia_bench.engine.run import read_plan, rescore
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.store import Store
 
@@ -140,14 +140,22 @@ def test_a_full_disk_midway_keeps_what_is_stored(tmp_path, log, monkeypatch):
     assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
-def test_a_damaged_shard_stops_before_measuring(tmp_path, monkeypatch):
-    tiny.go(tmp_path)
-    shard = next((tmp_path / "measurements").glob("*.parquet"))
-    shard.write_bytes(shard.read_bytes()[:-9])
+def test_a_damaged_shard_is_set_aside_and_only_its_samples_are_measured_anew(tmp_path, log, caplog):
+    stop = tiny.plugin(batch_measured=lambda event: event.batch == 2 and exit("killed"))
+    with pytest.raises(SystemExit):
+        tiny.go(tmp_path / "run", tiny.registry(stop), attacks="logged")
+    damaged, whole = (tmp_path / "run" / "measurements").glob("*.parquet")
+    damaged.write_bytes(damaged.read_bytes()[:-9])
     with pytest.raises(UnavailableError, match="it is damaged"):
-        tiny.go(tmp_path)
-    shard.unlink()
-    assert [r.n for r in tiny.go(tmp_path).rows] == [12, 12]
+        rescore(tiny.registry(), tmp_path / "run", {})
+    tiny.go(tmp_path / "run", attacks="logged")
+    assert f"{damaged}: it is damaged" in caplog.text
+    assert f"set aside as {damaged.name}.damaged, its samples are measured anew" in caplog.text
+    assert damaged.with_name(f"{damaged.name}.damaged").exists()
+    measured = log.read_text().split()
+    assert (len(measured), len(set(measured))) == (12 + 4, 12)
+    tiny.go(tmp_path / "once", attacks="logged")
+    assert content(tmp_path / "run") == content(tmp_path / "once")
 
 
 def test_an_unknown_device_is_named(tmp_path):
