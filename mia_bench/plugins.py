@@ -208,7 +208,7 @@ def _check_attack(cls: type[Attack]) -> None:
 def suggest(name: str, known: Iterable[str]) -> str:
     """`did you mean …?`, or the known names when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=2, cutoff=0.65)
     return f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names) or 'none'}"
 
 

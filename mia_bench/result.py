@@ -123,6 +123,8 @@ class Result(_Record):
     skipped: dict[str, str]
     """Attacks that cannot run on this target or dataset, and why."""
     failures: tuple[Failure, ...]
+    unfinished: str | None = None
+    """How far the run has come and what goes on with it, if it was interrupted."""
     cost: Cost
     environments: tuple[dict[str, Any], ...]
     """Distinct environments that measured it."""

@@ -88,21 +88,27 @@ class Store:
         text = json.dumps(content, indent=1, allow_nan=False)
         self._replace(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
-    def read_json(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str, fix: str = "run again into a new folder") -> dict[str, Any]:
         """A JSON file of the run.
 
         Raises:
-            UnavailableError: Missing or damaged.
+            UnavailableError: Missing or damaged; `fix` says what to do about damage.
         """
         path = self.folder / name
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            why = "it is a file" if self.folder.is_file() else f"it has no {name}"
             raise UnavailableError(
-                f"run folder {self.folder}", f"it has no {name}", "give a folder that `mia-bench run` wrote"
+                f"run folder {self.folder}", why, "give a folder that `mia-bench run` wrote"
             ) from None
-        except (OSError, ValueError, TypeError) as error:
-            raise UnavailableError(f"file {path}", str(error), "run again into a new folder") from error
+        except OSError as error:
+            raise UnavailableError(f"file {path}", brief(error), "make it readable") from error
+        except ValueError as error:
+            raise UnavailableError(f"file {path}", f"not JSON: {brief(error)}", fix) from error
+        if not isinstance(content, dict):
+            raise UnavailableError(f"file {path}", "not a JSON object", fix)
+        return content
 
     def remove(self, *names: str) -> None:
         """Delete files of the run if they are there."""

@@ -146,6 +146,7 @@ def test_an_unknown_name_points_to_broken_plugins_that_may_hold_it(tmp_path):
 
 def test_no_close_match_lists_what_is_known():
     assert suggest("zzz", ["b", "a"]) == "known: a, b"
+    assert suggest("flip", ["clid", "pia"]) == "known: clid, pia"
     assert suggest("zzz", []) == "known: none"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,8 @@ def command(
     from mia_bench.plugins import Registry
 
     registry = Registry.load(files)
-    wanted = RunOptions(share=not no_share, options=parse_options(options), **given)
+    typed = shlex.join(["mia-bench", *sys.argv[1:]])
+    wanted = RunOptions(share=not no_share, options=parse_options(options), command=typed, **given)
     if collect_only:
         from mia_bench.report.collect import show_plan
 

@@ -50,28 +50,36 @@ class Work:
     samples: tuple[Sample, ...]
 
 
+def lacking(plan: Plan, store: Store) -> dict[tuple[str, ...], list[str]]:
+    """Ids of the samples that are not fully in the store yet, by the fingerprints that they lack."""
+    caption = {a.fingerprint: a.caption == "required" for a in plan.attacks}
+    control = {a.fingerprint: a.control for a in plan.attacks}
+    done = store.done(caption)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    table = plan.samples
+    for sample_id, digest, split, captioned in zip(table.id, table.digest, table.split, table.captioned, strict=True):
+        missing = tuple(
+            fingerprint
+            for fingerprint in done
+            if (sample_id, digest) not in done[fingerprint]
+            and (captioned or not caption[fingerprint])
+            and (split == "audit" or not control[fingerprint])  # a control has no use for calibration samples
+        )
+        if missing:
+            groups.setdefault(missing, []).append(sample_id)
+    return groups
+
+
 def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Work]:
     """What is not in the store yet, grouped by the attacks that lack it.
 
     Attacks with one identity (presets that differ only in scoring) are measured once, under the first's label.
     """
-    first: dict[str, PlannedAttack] = {}
-    for attack in plan.attacks:
-        first.setdefault(attack.fingerprint, attack)
-    done = store.done(first)
-    groups: dict[tuple[str, ...], list[Sample]] = {}
-    table = plan.samples
-    for sample_id, digest, split, captioned in zip(table.id, table.digest, table.split, table.captioned, strict=True):
-        lacking = tuple(
-            fingerprint
-            for fingerprint, attack in first.items()
-            if (sample_id, digest) not in done[fingerprint]
-            and (captioned or attack.caption != "required")
-            and (split == "audit" or not attack.control)  # a control has no use for calibration samples
-        )
-        if lacking:
-            groups.setdefault(lacking, []).append(samples[sample_id])
-    return [Work(tuple(first[f] for f in lacking), tuple(group)) for lacking, group in groups.items()]
+    first = {attack.fingerprint: attack for attack in reversed(plan.attacks)}
+    return [
+        Work(tuple(first[f] for f in missing), tuple(samples[i] for i in ids))
+        for missing, ids in lacking(plan, store).items()
+    ]
 
 
 class Measurer:

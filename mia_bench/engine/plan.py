@@ -81,7 +81,7 @@ class SampleTable(_Record):
 
 
 class Plan(_Record):
-    """Everything that decides a run's numbers; the manifest `run.json` holds this and nothing else."""
+    """Everything that decides a run's numbers; the manifest `run.json` holds this, and the command for messages."""
 
     schema_version: int = PLAN_VERSION
     dataset: str
@@ -99,6 +99,12 @@ class Plan(_Record):
     attacks: tuple[PlannedAttack, ...]
     skipped: tuple[Skipped, ...]
     samples: SampleTable
+    command: str = ""
+
+    @property
+    def goes_on(self) -> str:
+        """What to do to finish the run."""
+        return f"go on with `{self.command or 'mia-bench run'}`" + ("" if self.command else " as it was called")
 
 
 def open_dataset(registry: Registry, spec: str) -> Dataset:
@@ -174,6 +180,7 @@ def make_plan(
     dtype: str,
     latent: Literal["mode", "sample"],
     independent_noise: bool = False,
+    command: str = "",
 ) -> Plan:
     """Decide what runs on what.
 
@@ -237,6 +244,7 @@ def make_plan(
             group=tuple(s.group or s.id for s in samples),
             captioned=tuple(bool(s.caption) for s in samples),
         ),
+        command=command,
     )
 
 

@@ -50,6 +50,7 @@ class RunOptions:
     out: Path | None = None
     fail_fast: bool = False
     options: Options = field(default_factory=dict)
+    command: str = ""  # as the user typed it
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         dtype=options.dtype,
         latent=options.latent,
         independent_noise=options.independent_noise,
+        command=options.command,
     )
     store = Store(options.out or default_folder(options.dataset, spec, options.seed))
     return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store)
@@ -159,7 +161,7 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
     """Score a run again from its stored measurements, with other scoring parameters if given.
 
     Raises:
-        UsageError: A parameter was changed that needs new measurements.
+        UsageError: A parameter was changed that needs new measurements, or a plugin of the run is not loaded.
     """
     from mia_bench.engine.score import score_run
 
@@ -172,6 +174,9 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
             )
     replanned = []
     for planned in plan.attacks:
+        if planned.name not in registry.attacks and plan.command:
+            what = f"attack {planned.name!r} of the run"
+            raise UsageError(what, "no plugin loaded has it", f"add -p FILE.py; the run was `{plan.command}`")
         cls = registry.attack(planned.name)
         before = _stored_params(cls, planned)
         given = {**options.get(planned.name, {}), **options.get(planned.label, {})}
@@ -188,7 +193,26 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
         replanned.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
     plan = plan.model_copy(update={"attacks": tuple(replanned)})
     with store.locked():
-        return score_run(plan, instances(registry, plan), store)
+        unfinished = _unfinished(plan, store) if _interrupted(folder) else ""
+        return score_run(plan, instances(registry, plan), store, unfinished=unfinished)
+
+
+def _interrupted(folder: Path) -> bool:
+    """Whether the last run was: it removes its result when it starts, and writes it when all is measured."""
+    if not (folder / "results.json").exists():
+        return True
+    try:
+        return bool(read_result(folder).unfinished)
+    except UnavailableError:  # damaged, or of another version: it is about to be written anew
+        return False
+
+
+def _unfinished(plan: Plan, store: Store) -> str:
+    """How far an interrupted run has come, or nothing if all is measured."""
+    from mia_bench.engine.measure import lacking
+
+    total, left = len(plan.samples.id), sum(map(len, lacking(plan, store).values()))
+    return f"{total - left} of {total} samples are measured" if left else ""
 
 
 def instances(registry: Registry, plan: Plan) -> dict[str, Attack]:
@@ -204,8 +228,7 @@ def _stored_params(cls: type[Attack], planned: PlannedAttack) -> Any:
     try:
         return cls.Params.model_validate(planned.params)
     except ValidationError as error:
-        problem = error.errors()[0]
-        why = f"the run was made by another version: {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        why = f"the run was made by another version: {brief(error)}"
         raise UsageError(f"attack {planned.label}", why, "use `mia-bench run` into a new folder") from None
 
 
@@ -235,7 +258,7 @@ def read_plan(store: Store) -> Plan:
     try:
         return Plan.model_validate(content)
     except ValueError as error:
-        reason = f"not a plan of this version: {str(error).splitlines()[0]}"
+        reason = f"not a plan of this version: {brief(error)}"
         raise UnavailableError(f"run folder {store.folder}", reason, "run again into a new folder") from error
 
 
@@ -243,17 +266,23 @@ def read_result(path: Path) -> Result:
     """The result of a run folder, or of a results file (as `run --json` prints it).
 
     Raises:
-        UnavailableError: It is missing, damaged, or of another version.
+        UnavailableError: It is missing, damaged, of another version, or the run is unfinished.
     """
     folder, name = (path.parent, path.name) if path.is_file() else (path, "results.json")
-    content = Store(folder).read_json(name)
+    store = Store(folder)
+    if not (folder / name).exists() and (folder / "run.json").exists():
+        plan = read_plan(store)
+        raise UnavailableError(
+            f"run folder {folder}", f"unfinished: {_unfinished(plan, store) or 'not scored'}", plan.goes_on
+        )
+    fix = f"`mia-bench score {folder}` writes it anew"
+    if path.is_file():
+        fix = "give a run folder, or a file that `mia-bench run --json` printed"
+    content = store.read_json(name, fix)
     try:
         return Result.model_validate(content)
     except ValueError as error:
-        reason = f"not a result of this version: {str(error).splitlines()[0]}"
-        raise UnavailableError(
-            f"result {folder / name}", reason, f"`mia-bench score {folder}` writes it anew"
-        ) from error
+        raise UnavailableError(f"file {folder / name}", f"not a result of this version: {brief(error)}", fix) from error
 
 
 def default_folder(dataset: str, target: str, seed: int) -> Path:

@@ -32,7 +32,13 @@ class Scored:
     fitted: dict[str, float]
 
 
-def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: Outcome | None = None) -> Result:
+def score_run(
+    plan: Plan,
+    attacks: Mapping[str, Attack],
+    store: Store,
+    outcome: Outcome | None = None,
+    unfinished: str = "",
+) -> Result:
     """Score everything measured, write `scores.parquet` and `results.json`.
 
     Args:
@@ -40,6 +46,7 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
         attacks: label -> attack instance, for every planned attack.
         store: The run folder.
         outcome: What went wrong while measuring, if that has just been done.
+        unfinished: How far the run has come, if it was interrupted.
     """
     outcome = outcome or Outcome()
     ledger = Ledger(plan, store)
@@ -66,7 +73,10 @@ def score_run(plan: Plan, attacks: Mapping[str, Attack], store: Store, outcome: 
             outcome.attacks[label] = error
     usable = np.any([stored(a.fingerprint)[0] for a in plan.attacks], axis=0)
     rows = _rows(plan, attacks, scored, reasons, outcome.attacks, ledger)
-    result = _result(plan, rows, _failures(plan, scored, outcome), usable, ledger)
+    why = "not measured yet" if unfinished else "not measured; the run that measures it says why"
+    result = _result(plan, rows, _failures(plan, scored, outcome, why), usable, ledger)
+    if unfinished:
+        result = result.model_copy(update={"unfinished": f"{unfinished}; {plan.goes_on}"})
     store.write_table("scores.parquet", scores_table(plan, scored))
     store.write_json("results.json", result.model_dump(mode="json"))
     return result
@@ -188,8 +198,8 @@ def _rows(
     return rows
 
 
-def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> list[Failure]:
-    """Every sample that some attack's row lacks, and why."""
+def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome, missing_why: str) -> list[Failure]:
+    """Every sample that some attack's row lacks, and why; `missing_why` where nothing is known."""
     failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
     ids = plan.samples.id
     uncaptioned = {i for i, has in zip(ids, plan.samples.captioned, strict=True) if not has}
@@ -201,8 +211,7 @@ def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome) -> lis
             continue
         said = bare | {s for s, a in outcome.samples if a in (None, under)}
         missing = set(ids) - {ids[row] for row in scored[attack.label].rows} - said
-        why = "not measured; the run that measures it says why"
-        failures += [Failure(sample=i, attack=attack.label, reason=why) for i in sorted(missing)]
+        failures += [Failure(sample=i, attack=attack.label, reason=missing_why) for i in sorted(missing)]
     return failures
 
 

@@ -18,7 +18,8 @@ def show_result(result: Result, as_json: bool, folder: str = "") -> None:
         return
     audit = f"{result.n_members} members, {result.n_nonmembers} non-members"
     unknown = f", {result.n_unknown} of unknown membership" if result.n_unknown else ""
-    missing = f" ({result.n_left_out} more left out)" if result.n_left_out else ""
+    how = "not measured yet" if result.unfinished else "left out"
+    missing = f" ({result.n_left_out} more {how})" if result.n_left_out else ""
     samples = f"{audit}{unknown}{missing}"
     print(printable(f"{result.dataset} on {result.target}: {samples}; seed {result.seed}, {result.dtype}\n"))
     headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
@@ -64,6 +65,7 @@ def notes(result: Result, folder: str = "") -> list[str]:
     bare = [r for r in ok if r.uncaptioned]
     said += [f"{r.uncaptioned} samples without a caption left out of {r.label}" for r in bare]
     said += _left_out(result)
+    said += [f"unfinished: {result.unfinished}"] if result.unfinished else []
     return [printable(line) for line in said]
 
 

@@ -103,16 +103,61 @@ def written(path, code):
     return path
 
 
+STOP = """
+@hookimpl
+def mia_bench_batch_measured(event):
+    if event.batch == 2:
+        raise KeyboardInterrupt
+"""
+
+
+def test_an_interrupted_run_is_said_to_be_unfinished_and_what_goes_on(tiny_run, cli, tmp_path):
+    assert tiny_run("--batch", 2, "-p", written(tmp_path / "stop.py", STOP)).status == 130
+    run = tmp_path / "run"
+    goes_on = f"go on with `mia-bench run --attacks loss,pia --target tiny -p {tiny.__file__} --limit 3 --out {run} "
+    done = cli("report", run)
+    assert done.status == 3
+    assert f"error: run folder {run}: unfinished: 4 of 6 samples are measured" in done.err and goes_on in done.err
+    for _ in range(2):  # the result that scoring writes does not finish the run
+        done = cli("score", run, "-p", tiny.__file__)
+        assert done.status == 3
+        assert "(2 more not measured yet)" in done.out.splitlines()[0]
+        assert f"unfinished: 4 of 6 samples are measured; {goes_on}" in done.out
+    assert "unfinished: 4 of 6" in cli("report", run).out
+    assert "unfinished" not in tiny_run().out
+    assert "unfinished" not in cli("score", run).out
+
+
+def test_scoring_without_the_runs_plugin_names_the_command_that_had_it(tiny_run, cli, tmp_path):
+    tiny_run(attacks="logged")
+    done = cli("score", tmp_path / "run")
+    assert done.status == 2
+    assert "attack 'logged' of the run: no plugin loaded has it" in done.err
+    assert f"add -p FILE.py; the run was `mia-bench run --attacks logged --target tiny -p {tiny.__file__}" in done.err
+    assert cli("score", tmp_path / "run", "-p", tiny.__file__).status == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{}", "not a result of this version: Result.dataset: Field required"),
+        ("x", "not JSON"),
+        ("[1]", "not a JSON object"),
+    ],
+)
+def test_a_file_that_is_no_result_is_met_with_what_is(cli, tmp_path, content, said):
+    (tmp_path / "wrong.json").write_text(content)
+    done = cli("report", "wrong.json")
+    assert done.status == 3
+    assert said in done.err.splitlines()[0] and "pydantic" not in done.err
+    assert "give a run folder, or a file that `mia-bench run --json` printed" in done.err
+    done = cli("score", "wrong.json")
+    assert (done.status, done.out) == (3, "")
+    assert "run folder wrong.json: it is a file" in done.err and "give a folder" in done.err
+
+
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tiny_run, tmp_path):
-    stop = written(
-        tmp_path / "stop.py",
-        """
-        @hookimpl
-        def mia_bench_batch_measured(event):
-            if event.batch == 2:
-                raise KeyboardInterrupt
-        """,
-    )
+    stop = written(tmp_path / "stop.py", STOP)
     whole = tiny_run(out=tmp_path / "whole")
     done = tiny_run("--batch", 2, "-p", stop)
     assert done.status == 130

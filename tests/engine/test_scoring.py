@@ -186,6 +186,15 @@ def test_scoring_again_needs_no_target_and_gives_the_same(finished, no_target):
     assert content(finished) == before
 
 
+def test_scoring_again_replaces_a_damaged_result(finished, no_target):
+    result = read_result(finished)
+    (finished / "results.json").write_text("{")
+    with pytest.raises(UnavailableError, match="not JSON") as caught:
+        read_result(finished)
+    assert f"`mia-bench score {finished}` writes it anew" in caught.value.fix
+    assert rescore(no_target, finished, {}) == result == read_result(finished)
+
+
 def test_a_scoring_parameter_changes_scores_without_measuring(finished, no_target):
     before = tiny.scores(finished)
     result = rescore(no_target, finished, {"clid": {"alpha": 0.5}})
@@ -214,12 +223,12 @@ def test_what_cannot_be_rescored_is_refused_and_nothing_is_lost(finished, no_tar
 def test_folders_that_hold_no_run(tmp_path, no_target):
     with pytest.raises(UnavailableError, match=r"no run\.json"):
         rescore(no_target, tmp_path, {})
+    with pytest.raises(UnavailableError, match=r"no results\.json"):
+        read_result(tmp_path)
     assert not list(tmp_path.iterdir())
     (tmp_path / "run.json").write_text('{"schema_version": 99}')
     with pytest.raises(UnavailableError, match="not a plan of this version"):
         rescore(no_target, tmp_path, {})
-    with pytest.raises(UnavailableError, match=r"no results\.json"):
-        read_result(tmp_path)
 
 
 def test_samples_left_out_stay_listed_when_scored_again(tmp_path):
