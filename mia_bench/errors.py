@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from enum import IntEnum
 from typing import Any
 
@@ -71,9 +70,9 @@ class SampleError(UnavailableError):
 
 def brief(error: Any, limit: int = 160) -> str:
     """What a library's exception says, in one short line; of pydantic's, each field and its problem."""
+    text = str(error)
     if hasattr(error, "errors") and hasattr(error, "title"):
         problems = [".".join([error.title, *map(str, p["loc"])]) + f": {p['msg']}" for p in error.errors()]
         text = "; ".join(problems)
-    else:
-        text = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
-    return textwrap.shorten(text, limit, placeholder=" ...") or type(error).__name__
+    line = " ".join(text.split()) or type(error).__name__
+    return line if len(line) <= limit else line[: limit - 4] + " ..."

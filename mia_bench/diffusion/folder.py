@@ -8,10 +8,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_bench.errors import UnavailableError
+from mia_bench.errors import UnavailableError, brief
 
 if TYPE_CHECKING:
     from mia_bench.diffusion.schedule import Schedule
+
+SAVE = "save the pipeline again with `save_pretrained(..., safe_serialization=True)`"
 
 
 def component(cls: Any, folder: Path) -> Any:
@@ -30,10 +32,9 @@ def component(cls: Any, folder: Path) -> Any:
     options: dict[str, Any] = {"use_safetensors": True} if is_network else {}
     if is_network and cls.__module__.startswith("diffusers"):
         options["low_cpu_mem_usage"] = False  # its default complains when accelerate is not installed
-    if not folder.is_dir():
-        raise UnavailableError(
-            f"target part {folder.name!r}", f"no folder {folder}", "give a diffusers pipeline folder"
-        )
+    _check_part(folder)
+    if is_network and not any(folder.glob("*.safetensors")):
+        raise UnavailableError(f"target part {folder}", "no weights (*.safetensors) in it", SAVE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -41,8 +42,8 @@ def component(cls: Any, folder: Path) -> Any:
     except Exception as error:  # many kinds, from OSError to safetensors' own
         raise UnavailableError(
             f"target part {folder}",
-            f"{type(error).__name__}: {error}",
-            "save the pipeline again with `save_pretrained(..., safe_serialization=True)`",
+            f"{type(error).__name__}: {brief(error)}",
+            SAVE,
         ) from error
     return part.eval().requires_grad_(False) if is_network else part
 
@@ -98,7 +99,14 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise UnavailableError(f"file {path}", str(error), "give a complete diffusers pipeline folder") from error
+        why = "no such file" if isinstance(error, FileNotFoundError) else brief(error)
+        raise UnavailableError(f"file {path}", why, "give a complete diffusers pipeline folder") from error
+
+
+def _check_part(folder: Path) -> None:
+    if not folder.is_dir():
+        why = f"its part {folder.name}/ is missing"
+        raise UnavailableError(f"pipeline folder {folder.parent}", why, "give a complete diffusers pipeline folder")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -107,6 +115,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     Raises:
         UnavailableError: The folder holds none, or cannot be read.
     """
+    _check_part(folder)
     try:
         files = sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors", ".txt"})
         hashes = {}
@@ -114,7 +123,7 @@ def hash_files(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UnavailableError(f"target part {folder}", str(error), "give a diffusers pipeline folder") from error
+        raise UnavailableError(f"target part {folder}", brief(error), "make it readable") from error
     if not hashes:
-        raise UnavailableError(f"target part {folder}", "no weights or configuration there")
+        raise UnavailableError(f"target part {folder}", "no weights or configuration in it", SAVE)
     return hashes

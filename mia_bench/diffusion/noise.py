@@ -11,12 +11,12 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_bench.errors import UnavailableError
+from mia_bench.errors import UnavailableError, brief
 
 Array = NDArray[np.float32]
 
@@ -82,6 +82,8 @@ class RecordedNoise:
             UnavailableError: The file cannot be read as such.
         """
         try:
+            if path.exists() and not is_zipfile(path):  # numpy would take it for a pickle
+                raise ValueError("not an .npz file")
             with np.load(path, allow_pickle=False) as data:
                 ids = [str(i) for i in data["sample_id"]]
                 arrays = {}
@@ -91,9 +93,10 @@ class RecordedNoise:
                         key = (quantity, None if t == "-" else int(t), int(draw))
                         arrays[key] = dict(zip(ids, data[name], strict=True))
         except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+            objects = "it holds Python objects, not plain arrays" if "allow_pickle" in str(error) else brief(error)
             raise UnavailableError(
                 f"recorded noise {path}",
-                str(error),
+                "no such file" if isinstance(error, FileNotFoundError) else objects,
                 "give an .npz with `sample_id` and arrays named QUANTITY/T/DRAW",
             ) from error
         return cls(arrays)
