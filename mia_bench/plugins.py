@@ -26,7 +26,7 @@ import pluggy
 from mia_bench import hookspecs
 from mia_bench.attack import Attack, Meta, Parameters
 from mia_bench.dataset import Dataset, DatasetMeta
-from mia_bench.errors import BrokenPluginError, UsageError
+from mia_bench.errors import BrokenPluginError, UsageError, brief
 from mia_bench.target import Target, TargetMeta
 
 GROUP = "mia_bench"
@@ -101,7 +101,7 @@ class Registry:
         except (KeyboardInterrupt, MemoryError):
             raise
         except BaseException as error:  # a plugin may even call sys.exit() while it is imported
-            plugin.error = f"{type(error).__name__}: {error}".strip()
+            plugin.error = f"{type(error).__name__}: {brief(error, 400)}"
             plugin.trace = traceback.format_exc()
             if loaded is not None and self.manager.is_registered(loaded):
                 self.manager.unregister(loaded)
@@ -110,6 +110,8 @@ class Registry:
     def _take(self, plugin: Plugin, module: Any) -> None:
         """Check and register what one plugin brings: all of it, or nothing."""
         self.manager.check_pending()  # a misspelt hook of this plugin shows here
+        if not self.manager.get_hookcallers(module):
+            raise ValueError("it registers nothing: a function `mia_bench_attacks` needs @hookimpl above it")
         found: list[tuple[dict[str, Any], str, Any]] = []
         for hook, base, meta, book in (
             ("mia_bench_attacks", Attack, Meta, self.attacks),
@@ -185,7 +187,7 @@ class Registry:
                 plugin = next((p for p in self.plugins if f"{p.origin}:{p.name}" == listener.plugin_name), None)
                 if plugin is None:
                     raise  # the harness's own
-                plugin.error, plugin.trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+                plugin.error, plugin.trace = f"{type(error).__name__}: {brief(error, 400)}", traceback.format_exc()
                 self.manager.unregister(listener.plugin)
                 why = f"plugin {plugin.name} ({plugin.origin}) failed in {hook}: {plugin.error}"
                 logging.getLogger("mia_bench").warning("%s; the run goes on without it", why)
@@ -202,7 +204,7 @@ def _check_attack(cls: type[Attack]) -> None:
                 cls(params.resolved(kind)).queries()
         except Exception as error:
             what = f"preset {preset!r}" if preset else "its defaults"
-            raise ValueError(f"{cls.__name__}.queries() fails with {what}: {error}") from error
+            raise ValueError(f"{cls.__name__}.queries() fails with {what}: {brief(error)}") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

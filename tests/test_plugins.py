@@ -30,12 +30,13 @@ BROKEN = {
     "exit": ("import sys; sys.exit(0)", "SystemExit"),
     "raises": ("raise RuntimeError('too old a driver')", "too old a driver"),
     "misspelt hook": (ATTACK.replace("def mia_bench_attacks", "def mia_bench_atacks"), "mia_bench_atacks"),
+    "no hook": (ATTACK.replace("@hookimpl", ""), "it registers nothing"),
     "unknown argument": (ATTACK.replace("mia_bench_attacks()", "mia_bench_attacks(config)"), "config"),
     "taken name": (ATTACK.replace('name="mine"', 'name="loss"'), "'loss' is taken"),
     "no measure": (ATTACK.replace("def measure", "def measured"), "does not implement measure"),
     "no meta": (ATTACK.replace("meta = Meta", "about = Meta"), "Mine.meta is not a Meta"),
     "wrong meta": (ATTACK.replace("Meta(name", "dict(name"), "Mine.meta is not a Meta"),
-    "incomplete meta": (ATTACK.replace('paper="none", ', ""), "paper"),
+    "incomplete meta": (ATTACK.replace('paper="none", ', ""), "ValidationError: Meta.paper: Field required"),
     "bad name": (ATTACK.replace('name="mine"', 'name="Mine!"'), "name"),
     "not a class": (ATTACK.replace("[Mine]", "[Mine()]"), "not a subclass of Attack"),
     "nothing returned": (ATTACK.replace("return [Mine]", "return None"), "TypeError"),
@@ -69,6 +70,7 @@ def test_every_fault_is_recorded_and_the_others_stay(fault, tmp_path):
     plugin = added(made, text, tmp_path)
     assert plugin.status == "broken"
     assert said in plugin.error
+    assert "https://" not in plugin.error and "\n" not in plugin.error
     assert "Traceback" in plugin.trace
     assert plugin.provides == []
     assert set(made.attacks) == before

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
+from mia_bench.engine.blame import fault
 from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import BrokenPluginError, NetworkError, SampleError, UnavailableError
@@ -264,7 +265,7 @@ class Measurer:
 
     def _fail_attack(self, planned: PlannedAttack, error: BaseException) -> None:
         if self.fail_fast:
-            why = f"measure failed: {type(error).__name__}: {error}"
+            why = f"measure failed: {fault(error, type(self.attacks[planned.label]))}"
             raise BrokenPluginError(
                 f"attack {planned.label}", why, "fix it, or go on without it: leave out -x"
             ) from error

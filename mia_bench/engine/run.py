@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,11 @@ from pydantic import ValidationError
 from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
+from mia_bench.engine.blame import blaming
 from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, take
 from mia_bench.engine.select import Options, make_params, select
-from mia_bench.errors import BrokenPluginError, MiaBenchError, UnavailableError, UsageError, brief
+from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
 from mia_bench.result import Result
 from mia_bench.store import Store
@@ -79,7 +79,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     if spec is None:
         raise UsageError(f"dataset {options.dataset}", "it names no target", "add --target NAME or --target PATH")
     target = open_target(registry, spec)
-    with blaming("dataset", options.dataset):
+    with blaming("dataset", options.dataset, type(dataset)):
         samples = take(dataset.samples(), options.limit)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
@@ -124,7 +124,7 @@ def run(registry: Registry, options: RunOptions) -> Result:
 
             device = open_device(options.device)
             threads = options.threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
-            with blaming("target", prepared.plan.target):
+            with blaming("target", prepared.plan.target, type(prepared.target)):
                 prepared.target.open(
                     device=device,
                     dtype=options.dtype,
@@ -230,22 +230,6 @@ def _stored_params(cls: type[Attack], planned: PlannedAttack) -> Any:
     except ValidationError as error:
         why = f"the run was made by another version: {brief(error)}"
         raise UsageError(f"attack {planned.label}", why, "use `mia-bench run` into a new folder") from None
-
-
-@contextmanager
-def blaming(what: str, name: str) -> Iterator[None]:
-    """Whatever goes wrong within that is no `MiaBenchError` is a fault of this plugin.
-
-    Raises:
-        BrokenPluginError: Naming it.
-    """
-    try:
-        yield
-    except MiaBenchError:
-        raise
-    except Exception as error:
-        why = f"its plugin failed: {type(error).__name__}: {error}"
-        raise BrokenPluginError(f"{what} {name}", why, "fix the plugin, or choose another") from error
 
 
 def read_plan(store: Store) -> Plan:

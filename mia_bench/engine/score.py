@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mia_bench.attack import Attack, Control, Measured, Scores
+from mia_bench.engine.blame import fault
 from mia_bench.engine.cost import Ledger
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
@@ -59,7 +60,7 @@ def score_run(
         label = planned.label
         if problem := broken.get(planned.fingerprint):  # what was measured before is no basis for a row
             outcome.attacks[label] = problem
-            reasons[label] = f"measure failed: {type(problem).__name__}: {problem}"
+            reasons[label] = f"measure failed: {fault(problem, type(attacks[label]))}"
             continue
         try:
             scored[label] = _score(plan, planned, attacks[label], *stored(planned.fingerprint))
@@ -69,7 +70,7 @@ def score_run(
             ]
             reasons[label] = str(error) + (f": {left_out[0]}" if left_out else "")
         except (Exception, SystemExit) as error:  # one attack's fault must not cost the others their row
-            reasons[label] = f"score failed: {type(error).__name__}: {error}"
+            reasons[label] = f"score failed: {fault(error, type(attacks[label]))}"
             outcome.attacks[label] = error
     usable = np.any([stored(a.fingerprint)[0] for a in plan.attacks], axis=0)
     rows = _rows(plan, attacks, scored, reasons, outcome.attacks, ledger)

@@ -190,8 +190,20 @@ def test_a_faulty_attack_is_a_row_that_says_why(tiny_run, tmp_path):
     done = tiny_run("-p", written(tmp_path / "faulty.py", FAULTY), attacks="loss,faulty")
     assert done.status == 4
     assert "failed faulty: measure failed: RuntimeError: tensor of" in done.out
-    assert "\x1b" not in done.all
+    assert f"shape at {tmp_path / 'faulty.py'}:9\n" in done.out
+    assert "\x1b" not in done.all and "Traceback" not in done.all
     assert "loss" in done.out.splitlines()[4]
+
+
+@pytest.mark.parametrize("stage", ["measure(self, batch, target)", "score(self, measured, calibration)"])
+def test_the_traceback_of_a_faulty_attack_on_demand(tiny_run, tmp_path, monkeypatch, stage):
+    monkeypatch.setenv("MIA_BENCH_DEBUG", "1")
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path / "faulty.py", FAULTY.replace("measure(self, batch, target)", stage))
+    done = tiny_run("-p", "faulty.py", attacks="loss,faulty")
+    assert done.status == 4
+    assert done.err.count("Traceback (most recent call last)") == 1 and "in " + stage.split("(")[0] in done.err
+    assert f"{tmp_path / 'faulty.py'}:9\n" in done.out
 
 
 def test_x_stops_with_the_cause(tiny_run, tmp_path):
