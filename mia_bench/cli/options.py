@@ -25,5 +25,5 @@ attack_options: Decorator = click.option(
     "options",
     multiple=True,
     metavar="ATTACK.PARAMETER=VALUE",
-    help="Set a parameter, e.g. -o clid.alpha=0.9. Repeatable.",
+    help="Set a parameter, e.g. -o clid.alpha=0.9 or -o clid.t=440,450. Repeatable.",
 )

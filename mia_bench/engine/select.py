@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -97,12 +97,15 @@ def parse_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         if not match:
             raise UsageError(f"option {text!r}", "not of the form ATTACK.PARAMETER=VALUE", "e.g. -o clid.alpha=0.9")
         name, parameter, value = match.groups()
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        options.setdefault(name, {})[parameter] = parsed
+        options.setdefault(name, {})[parameter] = _value(value)
     return options
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def matches(expression: str, text: str) -> bool:
@@ -149,11 +152,21 @@ def matches(expression: str, text: str) -> bool:
     return result
 
 
+def _listed(value: Any) -> Any:
+    """`440,450` and `440` as lists, where a tuple is wanted."""
+    if isinstance(value, str):
+        return [_value(part) for part in value.split(",")]
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
 def make_params(cls: type[Attack], label: str, options: Options) -> Any:
     """Validated parameters of one label. A preset is frozen: options for the name do not change what it sets."""
     name, _, preset = label.partition("@")
     frozen = cls.presets.get(preset, {})
     given = {**options.get(name, {}), **frozen, **options.get(label, {})}
+    for parameter, field in cls.Params.model_fields.items():
+        if parameter in given and tuple in (get_origin(field.annotation), *map(get_origin, get_args(field.annotation))):
+            given[parameter] = _listed(given[parameter])
     if clash := sorted(p for p in frozen if given[p] != frozen[p]):
         why = f"the preset fixes it to {frozen[clash[0]]!r}"
         raise UsageError(f"option {label}.{clash[0]}", why, f"set it on {name}: -o {name}.{clash[0]}=VALUE")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.attack import Attack, Control
 from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
+from mia_bench.report.parameters import parameters, value_text
 from mia_bench.report.text import json_text, pairs, printable, table
 
 if TYPE_CHECKING:
@@ -48,13 +50,15 @@ def show_description(registry: Registry, name: str, as_json: bool) -> None:
     if as_json:
         print(json_text(content))
         return
-    parameters, presets = content.pop("parameters", []), content.pop("presets", {})
+    params, presets = content.pop("parameters", []), content.pop("presets", {})
+    if "orientation" in content:
+        content["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
     print(pairs({k: _cell(v) for k, v in content.items()}))
-    if parameters:
-        rows = [list(p.values()) for p in parameters]
-        print(f"\nPARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(parameters[0]))}")
+    if params:
+        rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
+        print(f"\nPARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
     if presets:
-        rows = [[f"{base}@{k}", ", ".join(f"{a}={b}" for a, b in v.items())] for k, v in presets.items()]
+        rows = [[f"{base}@{k}", ", ".join(f"{a}={value_text(b)}" for a, b in v.items())] for k, v in presets.items()]
         print(f"\nPRESETS\n{table(rows, ['name', 'sets'])}")
 
 
@@ -109,15 +113,7 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
     return {
         **_meta(cls),
         "queries": _queries(cls),
-        "parameters": [
-            {
-                "name": name,
-                "type": _type(field.annotation),
-                "default": _default(field),
-                "stage": _stage(field),
-            }
-            for name, field in cls.Params.model_fields.items()
-        ],
+        "parameters": parameters(cls),
         "presets": {name: dict(values) for name, values in cls.presets.items()},
     }
 
@@ -135,24 +131,6 @@ def _queries(cls: type[Attack]) -> str:
     """Queries per image at defaults, by kind of target where that matters."""
     counts = [cls(cls.Params().resolved(kind)).queries() for kind in ("pixel", "latent")]
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
-
-
-def _default(field: Any) -> str:
-    extra = field.json_schema_extra or {}
-    if "by_kind" in extra:
-        return ", ".join(f"{value} ({kind})" for kind, value in extra["by_kind"].items())
-    return str(field.default)
-
-
-def _stage(field: Any) -> str:
-    return "score" if (field.json_schema_extra or {}).get("stage") == "score" else "measure"
-
-
-def _type(annotation: Any) -> str:
-    text = (
-        annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
-    )
-    return text.replace("typing.", "")
 
 
 def _cell(value: Any) -> str:

@@ -86,6 +86,24 @@ def test_describe_shows_parameters_presets_and_cost(cli):
     assert described["queries"] == "15"
 
 
+def test_describe_says_types_bounds_and_meaning_in_words(cli):
+    found = {p["name"]: p for p in json.loads(cli("describe", "clid", "--json").out)["parameters"]}
+    assert (found["t"]["type"], found["t"]["default"]) == ("tuple of int, 0-999", "440,450,460")
+    assert found["reduction"]["type"] == "clip | importance | null"
+    assert (found["alpha"]["type"], found["alpha"]["default"]) == ("float, 0-1, or none", "none")
+    assert found["alpha"]["meaning"].endswith("fitted on the calibration set if not given.")
+    shown = cli("describe", "clid").out
+    assert "tuple of int, 0-999" in shown and "fitted on the calibration" in shown and "t=485,495,505" in shown
+    assert "Annotated" not in shown
+
+
+def test_describe_says_whose_orientation_it_is(cli):
+    assert (
+        "lower is member (the paper's own quantity; what `score` returns is always higher" in cli("describe", "pia").out
+    )
+    assert json.loads(cli("describe", "pia", "--json").out)["orientation"] == "lower is member"
+
+
 def test_describe_of_an_unknown_name_suggests(cli):
     done = cli("describe", "fluent-emojis")
     assert done.status == 2

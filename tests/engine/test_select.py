@@ -187,3 +187,18 @@ def test_defaults_by_kind_obey_the_constraints(installed):
     assert params.resolved("latent").t == 450
     given = make_params(installed.attacks["loss"], "loss", {"loss": {"t": 7}})
     assert given.resolved("latent").t == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("440,450", (440, 450)), ("440", (440,)), ("[440, 450]", (440, 450)), (" 440 , 450", (440, 450))],
+)
+def test_a_tuple_is_given_by_commas(installed, text, value):
+    cls = installed.attack("clid")
+    assert make_params(cls, "clid", parse_options([f"clid.t={text}"])).t == value
+
+
+@pytest.mark.parametrize("text", ["440,x", "", "440;450", "1000", "440,"])
+def test_a_tuple_that_is_none_is_refused(installed, text):
+    with pytest.raises(UsageError, match=r"option clid\.t"):
+        make_params(installed.attack("clid"), "clid", parse_options([f"clid.t={text}"]))
