@@ -57,10 +57,10 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mia-bench")
 def group() -> None:
-    """Was this image used to train this diffusion model? Every published attack, one harness, one table.
+    """Was this image used to train this diffusion model? Membership-inference attacks, one harness, one table.
 
-    Exit status: 0 fine, 1 a metric regressed, 2 usage, 3 data or weights unavailable, 4 a selected plugin is broken,
-    5 nothing selected, run or compared, 70 internal error, 130 interrupted (run again to resume).
+    Exit status: 0 fine, 2 usage, 3 data or weights unavailable or samples left out, 4 a selected plugin is broken or an
+    attack failed, 5 nothing selected, run or compared, 70 internal error, 130 interrupted (run again to resume).
     """
 
 

@@ -174,7 +174,8 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
             )
     replanned = []
     for planned in plan.attacks:
-        if planned.name not in registry.attacks and plan.command:
+        known = {*registry.attacks, *(p.name for p in registry.broken)}
+        if planned.name not in known and plan.command:
             what = f"attack {planned.name!r} of the run"
             raise UsageError(what, "no plugin loaded has it", f"add -p FILE.py; the run was `{plan.command}`")
         cls = registry.attack(planned.name)
