@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Split = Literal["audit", "calibration"]
+Split = Literal["audit", "calibration", "memorised"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Sample:
         content: sha256 of the image's bytes (file or pixels).
         caption: The caption the image would have been trained with, or None.
         member: Whether the target was trained on it; None when unknown.
-        split: `audit` samples are scored and reported, `calibration` samples may be used by the attacker.
+        split: `audit` samples are scored and reported, `calibration` samples may be used by the attacker, `memorised`
+            samples are scored but stay out of the membership audit.
         group: Near-duplicates share one; defaults to the id.
         labels: Further labels, e.g. `{"memorised": True}`.
         word_weights: Importance of each word of the caption (split at spaces), if the dataset supplies it.

@@ -92,6 +92,20 @@ class Logged(Attack):
         return -self.params.scale * measured["loss"]
 
 
+class Icons(FluentEmoji):
+    """The audit set of the embedded dataset."""
+
+    meta = DatasetMeta(name="icons", summary="an audit set alone", targets=("tiny",))
+
+    def samples(self):
+        return [s for s in super().samples() if s.split == "audit"]
+
+
+@hookimpl
+def mia_bench_datasets():
+    return [Icons]
+
+
 @hookimpl
 def mia_bench_targets():
     return [Tiny, TinyWithoutCaptions]

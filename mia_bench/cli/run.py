@@ -28,7 +28,7 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     metavar="EXPR",
     help="Of those, keep what matches words of name, access and summary, joined by and, or, not.",
 )
-@click.option("--dataset", default="fluent-emoji", show_default=True, metavar="NAME[:ARG]", help="Samples to audit.")
+@click.option("--dataset", metavar="NAME[:ARG]", help="Samples to audit.  [default: the target's own, or fluent-emoji]")
 @click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mia_bench.attack import Attack, Capability, Control, source_of
-from mia_bench.dataset import Dataset, Sample
+from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
@@ -53,7 +53,7 @@ class SampleTable(_Record):
 
     id: tuple[str, ...]
     digest: tuple[str, ...]
-    split: tuple[Literal["audit", "calibration"], ...]
+    split: tuple[Split, ...]
     member: tuple[bool | None, ...]
     group: tuple[str, ...]
     captioned: tuple[bool, ...]
@@ -61,6 +61,10 @@ class SampleTable(_Record):
     @property
     def audit(self) -> NDArray[np.bool_]:
         return np.array([s == "audit" for s in self.split], dtype=bool)
+
+    @property
+    def calibrating(self) -> NDArray[np.bool_]:
+        return np.array([s == "calibration" for s in self.split], dtype=bool) & self.labelled
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
@@ -105,6 +109,23 @@ class Plan(_Record):
     def goes_on(self) -> str:
         """What to do to finish the run."""
         return f"go on with `{self.command or 'mia-bench run'}`" + ("" if self.command else " as it was called")
+
+
+def pair(registry: Registry, dataset: str | None, target: str | None, default: str) -> tuple[str, str]:
+    """The dataset and the target a user means: each defaults to the other's own.
+
+    Raises:
+        UsageError: The dataset names no target, or labels other targets than this one, whose own dataset is known.
+    """
+    own = {name: key for key, cls in registry.datasets.items() for name in cls.meta.targets}
+    dataset = dataset or own.get(target or "", default)
+    labelled = open_dataset(registry, dataset).meta.targets
+    if target is None and not labelled:
+        raise UsageError(f"dataset {dataset}", "it names no target", "add --target NAME or --target PATH")
+    if target in own and labelled and target not in labelled:
+        why = f"it labels the members of {', '.join(labelled)}, not of {target}"
+        raise UsageError(f"dataset {dataset}", why, f"use --dataset {own[target]}")
+    return dataset, target or labelled[0]
 
 
 def open_dataset(registry: Registry, spec: str) -> Dataset:
@@ -190,7 +211,7 @@ def make_plan(
     """
     usable = _calibration_gap(samples)
     # A calibration split without both classes cannot calibrate anything, so it is not measured either.
-    samples = [s for s in samples if s.split == "audit" or usable is None]
+    samples = [s for s in samples if s.split != "calibration" or usable is None]
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
     attacks, skipped = [], []

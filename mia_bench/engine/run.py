@@ -16,7 +16,7 @@ from mia_bench.dataset import Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, take
+from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, take
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
@@ -24,17 +24,21 @@ from mia_bench.result import Result
 from mia_bench.store import Store
 from mia_bench.target import Target
 
+DEFAULT_DATASET = "fluent-emoji"
 USUAL_DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
 MAX_THREADS = 16  # by default: each thread holds the activations of one network call
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a user can choose; the defaults run everything on the embedded benchmark."""
+    """What a user can choose; the defaults run everything on the embedded benchmark.
+
+    A dataset and a target that are not given are each other's own.
+    """
 
     attacks: str = "all"
     keyword: str | None = None
-    dataset: str = "fluent-emoji"
+    dataset: str | None = None
     target: str | None = None
     limit: int | None = None
     seed: int = 0
@@ -74,19 +78,16 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     if options.device and not USUAL_DEVICES.fullmatch(options.device):
         open_device(options.device)  # imports torch, so usual names wait until there is something to measure
     selected = select(registry, options.attacks, options.keyword, options.options)
-    dataset = open_dataset(registry, options.dataset)
-    spec = options.target or next(iter(dataset.meta.targets), None)
-    if spec is None:
-        raise UsageError(f"dataset {options.dataset}", "it names no target", "add --target NAME or --target PATH")
-    target = open_target(registry, spec)
-    with blaming("dataset", options.dataset, type(dataset)):
+    named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
+    dataset, target = open_dataset(registry, named), open_target(registry, spec)
+    with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
     plan = make_plan(
         dataset=dataset,
-        dataset_spec=options.dataset,
+        dataset_spec=named,
         target=target,
         target_spec=spec,
         samples=samples,
@@ -98,7 +99,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         independent_noise=options.independent_noise,
         command=options.command,
     )
-    store = Store(options.out or default_folder(options.dataset, spec, options.seed))
+    store = Store(options.out or default_folder(named, spec, options.seed))
     return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store)
 
 

@@ -135,7 +135,7 @@ def _score(plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np
 
 def _calibration(plan: Plan, planned: PlannedAttack, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str | None]:
     """Which of an attack's samples calibrate it, and why they cannot, if they cannot."""
-    known = ~plan.samples.audit[rows] & plan.samples.labelled[rows]
+    known = plan.samples.calibrating[rows]
     member = plan.samples.is_member[rows][known]
     if planned.control or plan.calibration:
         return known, plan.calibration or "a control is not calibrated"

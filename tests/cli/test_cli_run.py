@@ -14,7 +14,7 @@ def test_a_run_prints_a_table_and_where_it_is(tiny_run, tmp_path):
     done = tiny_run(limit=10)
     assert done.status == 0
     header, _, columns, _, *rows = done.out.splitlines()
-    assert header == "fluent-emoji on tiny: 10 members, 10 non-members; seed 0, float32"
+    assert header == "icons on tiny: 10 members, 10 non-members; seed 0, float32"
     assert columns.split("  ")[0] == "attack" and "AUC [95 % interval]" in columns
     assert {row.split()[0] for row in rows[:5]} == {"loss", "pia", "blind", "blind@image", "blind@caption"}
     assert done.out.splitlines()[-1] == f"run folder: {tmp_path / 'run'}"
@@ -50,7 +50,7 @@ def test_report_and_score_print_the_same_table(tiny_run, cli, tmp_path):
         done = cli(command, tmp_path / "run")
         assert done.status == 0
         assert done.out.splitlines()[:8] == table.splitlines()[:8]
-        assert json.loads(cli(command, tmp_path / "run", "--json").out)["dataset"] == "fluent-emoji"
+        assert json.loads(cli(command, tmp_path / "run", "--json").out)["dataset"] == "icons"
 
 
 def test_report_reads_a_file_too(tiny_run, cli, tmp_path):
@@ -91,8 +91,8 @@ def test_score_changes_what_only_scoring_reads(tiny_run, cli, tmp_path):
 
 def test_the_default_folder(cli, tmp_path):
     done = cli("run", "--attacks", "loss", "--target", "tiny", "-p", tiny.__file__, "--limit", 2)
-    assert "run folder: runs/fluent-emoji--tiny--seed0" in done.out
-    assert (tmp_path / "runs" / "fluent-emoji--tiny--seed0" / "scores.parquet").exists()
+    assert "run folder: runs/icons--tiny--seed0" in done.out
+    assert (tmp_path / "runs" / "icons--tiny--seed0" / "scores.parquet").exists()
 
 
 # Interruption and failure ---------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ def test_targets_that_are_not_there(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "target", "name"),
     [
-        ("fluent-emoji", "emoji-default", "fluent-emoji--emoji-default--seed0"),
+        ("fluent-emoji", "emoji-realworld", "fluent-emoji--emoji-realworld--seed0"),
         ("folder:/data/my photos", "./sd/../x", "folder__data_my_photos--sd_.._x--seed0"),
     ],
 )
@@ -266,3 +266,45 @@ def test_the_targets_code_is_part_of_the_identity():
 
     made.targets["tiny"] = Changed
     assert all(a.fingerprint != b for a, b in zip(plan(made).attacks, before, strict=True))
+
+
+# Which dataset belongs to which target -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def owners():
+    """Two datasets that label a target each, and one that labels none."""
+    made = tiny.registry()
+    samples = tiny.icons(4, 4)
+    made.datasets.update(
+        first=tiny.dataset(samples, ("tiny",)),
+        second=tiny.dataset(samples, ("tiny-mute",)),
+        own=tiny.dataset(samples, ()),
+    )
+    del made.datasets["given"]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "pair"),
+    [
+        ({"dataset": "second"}, ("second", "tiny-mute")),
+        ({"target": "tiny-mute"}, ("second", "tiny-mute")),
+        ({"dataset": "own", "target": "tiny-mute"}, ("own", "tiny-mute")),
+        ({"dataset": "first", "target": "tiny:8"}, ("first", "tiny:8")),
+    ],
+)
+def test_dataset_and_target_default_to_each_others_own(owners, options, pair):
+    made = prepare(owners, RunOptions(attacks="loss", **options)).plan
+    assert (made.dataset, made.target) == pair
+
+
+def test_labels_of_another_target_are_refused(owners):
+    with pytest.raises(UsageError, match="members of tiny, not of tiny-mute") as caught:
+        prepare(owners, RunOptions(attacks="loss", dataset="first", target="tiny-mute"))
+    assert "--dataset second" in caught.value.fix
+
+
+def test_a_dataset_without_targets_needs_one(owners):
+    with pytest.raises(UsageError, match="names no target"):
+        prepare(owners, RunOptions(attacks="loss", dataset="own"))

@@ -40,6 +40,31 @@ def test_scores_table_holds_every_sample_once_per_attack(tmp_path):
     assert (result.n_members, result.n_nonmembers, result.n_unknown) == (4, 5, 2)
 
 
+def test_memorised_samples_are_scored_but_neither_compared_nor_calibrated_on(tmp_path):
+    plain = tiny.icons(8, 8, (3, 3))
+    extra = [replace(s, id=f"m{s.id}", split="memorised", member=True) for s in plain[:4]]
+    seen = []
+
+    def score(self, measured, calibration):
+        seen.append(calibration.ids)
+        return -measured["loss"]
+
+    results = [
+        tiny.go(
+            tmp_path / str(len(samples)),
+            tiny.registry(tiny.plugin([tiny.attack("mine", score=score)]), samples=samples),
+            attacks="mine,clid",
+        )
+        for samples in (plain, [*plain, *extra])
+    ]
+    rows = pq.read_table(tmp_path / "26" / "scores.parquet").to_pylist()
+    assert sum(r["split"] == "memorised" for r in rows) == 2 * 4
+    assert not {i for ids in seen for i in ids} & {s.id for s in extra}
+    for before, after in zip(results[0].rows, results[1].rows, strict=True):
+        assert (before.label, before.n, before.evaluation) == (after.label, after.n, after.evaluation)
+    assert results[1].n_members == 8
+
+
 def test_higher_means_member(tmp_path):
     samples = tiny.icons(6, 6)
     members = {s.id for s in samples if s.member}
