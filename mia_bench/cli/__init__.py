@@ -18,6 +18,8 @@ COMMANDS = {
     "describe": "Describe one attack, dataset or target.",
     "score": "Score a run again from its stored measurements.",
     "report": "Print the table of a finished run.",
+    "mirror": "Compare a run with one on the mirrored target.",
+    "leaderboard": "Write leaderboard.md from recorded results.",
 }
 
 
@@ -59,8 +61,9 @@ class LazyGroup(click.Group):
 def group() -> None:
     """Was this image used to train this diffusion model? Membership-inference attacks, one harness, one table.
 
-    Exit status: 0 fine, 2 usage, 3 data or weights unavailable or samples left out, 4 a selected plugin is broken or an
-    attack failed, 5 nothing selected, run or compared, 70 internal error, 130 interrupted (run again to resume).
+    Exit status: 0 fine, 1 a test or check failed, 2 usage, 3 data or weights unavailable or samples left out, 4 a
+    selected plugin is broken or an attack failed, 5 nothing selected, run or compared, 70 internal error, 130
+    interrupted (run again to resume).
     """
 
 

@@ -1,0 +1,34 @@
+"""`mia-bench leaderboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="leaderboard")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("benchmarks/results"),
+    show_default=True,
+    help="Folder of recorded results, as `run --json` prints them.",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("leaderboard.md"), show_default=True)
+@click.option("--check", is_flag=True, help="Write nothing; end with status 1 if the file is stale.")
+def command(results: Path, out: Path, check: bool) -> int:
+    """Write leaderboard.md from recorded results: one section for each dataset and target."""
+    from mia_bench.errors import ExitStatus
+    from mia_bench.report.leaderboard import leaderboard
+
+    page = leaderboard(results)
+    if not check:
+        out.write_text(page, encoding="utf-8")
+        click.echo(f"wrote {out}")
+        return ExitStatus.OK
+    if out.is_file() and out.read_text(encoding="utf-8") == page:
+        return ExitStatus.OK
+    fix = f"mia-bench leaderboard --results {results} --out {out}"
+    click.echo(f"error: {out} is not what {results} gives\n  fix: {fix}", err=True)
+    return ExitStatus.REGRESSED

@@ -1,0 +1,168 @@
+"""`leaderboard.md`: recorded results as one section for each dataset and target."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from statistics import mean, stdev
+
+from tabulate import tabulate
+
+from mia_bench.engine.run import read_result
+from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.report.table import interval, percent, tail
+from mia_bench.report.text import printable, seconds_text
+from mia_bench.result import Result, Row
+
+HEADERS = (
+    "attack",
+    "AUC [95 %]",
+    "over seeds",
+    "TPR@1%FPR",
+    "ASR*",
+    "blind",
+    "clears",
+    "queries",
+    "per image",
+    "notes",
+)
+ALIGN = ("left", "right", "right", "right", "right", "right", "left", "right", "right", "left")
+INTRODUCTION = """\
+# Leaderboard
+
+Written by `mia-bench leaderboard` from the recorded results in `{folder}`; not to be edited by hand.
+
+- **AUC** and the other metrics are of the lowest seed, with 95 % intervals over images; **over seeds** is the mean ± \
+standard deviation of the AUC over noise seeds, on the same images. Neither says how another training of the same \
+recipe would vary.
+- **TPR@1%FPR** is in percent, with the false-positive rate realised; `!`: few false positives behind it, too unsteady \
+to rank by.
+- **ASR\\*** is the largest accuracy (percent) over thresholds chosen on the audit set itself: optimistic.
+- **blind** is the best AUC, at least 0.5, of classifiers that never ask the target; an attack **clears** it when its \
+whole interval lies above.
+- **queries** and time are per image, as if the attack ran alone; times are of the device named below each table.
+"""
+
+
+def leaderboard(folder: Path) -> str:
+    """The whole page, from every result in `folder` (JSON files as `run --json` prints them; others are passed over).
+
+    Raises:
+        NothingError: The folder holds no result.
+        UsageError: Two results of one dataset and target do not belong together.
+        UnavailableError: A result is damaged.
+    """
+    results = recorded(folder)
+    if not results:
+        raise NothingError(
+            f"leaderboard from {folder}", "no result there", f"`mia-bench run --json > {folder}/NAME.json`"
+        )
+    key = _section_of
+    sections = [_section(title, dict(same)) for title, same in groupby(sorted(results.items(), key=key), key=key)]
+    return "\n".join([INTRODUCTION.format(folder=folder.as_posix()), *sections])
+
+
+def recorded(folder: Path) -> dict[str, Result]:
+    """File name -> result; JSON files that are no results (no `rows`) are passed over.
+
+    Raises:
+        UnavailableError: A file is no JSON, or a damaged result.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UnavailableError(f"result {path}", f"not JSON: {error}", "record it again") from error
+        if isinstance(content, dict) and "rows" in content and "schema_version" in content:
+            found[path.name] = read_result(path)
+    return found
+
+
+def _section_of(item: tuple[str, Result]) -> str:
+    return f"{item[1].dataset} × {item[1].target}"
+
+
+def _section(title: str, results: Mapping[str, Result]) -> str:
+    ordered = sorted(results.values(), key=lambda result: result.seed)
+    _belong_together(title, results)
+    first = ordered[0]
+    rows = sorted(first.rows, key=lambda row: (row.control, -_auc(row), row.label))
+    table = tabulate(
+        [_cells(row, ordered) for row in rows], headers=HEADERS, tablefmt="pipe", colalign=ALIGN, disable_numparse=True
+    )
+    return f"## {markdown(title)}\n\n{table}\n\n{_provenance(ordered)}\n"
+
+
+def _belong_together(title: str, results: Mapping[str, Result]) -> None:
+    """One training, one sample list, one set of parameters, each seed once."""
+    (name, first), *others = results.items()
+    seeds = {first.seed: name}
+    for other_name, other in others:
+        same = ("dataset_revision", "target_fingerprint", "samples_hash", "dtype", "latent")
+        differing = [field for field in same if getattr(first, field) != getattr(other, field)]
+        differing += [row.label for row in other.rows if _params(first, row.label) not in (None, row.params)]
+        if other.seed in seeds:
+            differing.append(f"seed {other.seed} twice")
+        if differing:
+            why = f"{name} and {other_name} do not belong together: {', '.join(differing)}"
+            raise UsageError(f"section {title}", why, "record both again with the same options, or remove one")
+        seeds[other.seed] = other_name
+
+
+def _params(result: Result, label: str) -> object:
+    return next((row.params for row in result.rows if row.label == label), None)
+
+
+def _auc(row: Row) -> float:
+    value = row.evaluation.auc.value if row.evaluation else None
+    return -1.0 if value is None else value
+
+
+def _cells(row: Row, results: Sequence[Result]) -> list[str]:
+    if row.evaluation is None:
+        return [markdown(row.label), "–", "", "", "", "", row.status, "", "", markdown(row.reason or "")]
+    same = [other.evaluation for result in results for other in result.rows if other.label == row.label]
+    each = [evaluation.auc.value for evaluation in same if evaluation and evaluation.auc.value is not None]
+    seeds = f"{mean(each):.3f} ± {stdev(each):.3f} ({len(each)})" if len(each) > 1 and not row.control else ""
+    verdict = {"clears": "yes", "does not clear": "no"}.get(row.blind.verdict, "unknown") if row.blind else "control"
+    notes = [f"{name}={row.params[name]}" for name in row.changed] + [*row.tags]
+    notes += [f"{name} {value:.3g}" for name, value in row.fitted.items() if name not in row.changed]
+    return [
+        markdown(row.label),
+        interval(row.evaluation.auc),
+        seeds,
+        tail(row.evaluation.tpr_at_1),
+        percent(row.evaluation.asr_oracle),
+        "" if row.blind is None or row.blind.baseline is None else f"{row.blind.baseline:.3f}",
+        verdict,
+        "–" if row.queries is None else f"{row.queries:.4g}",
+        "–" if row.seconds is None else seconds_text(row.seconds),
+        markdown(", ".join(notes)),
+    ]
+
+
+def _provenance(results: Sequence[Result]) -> str:
+    """What made the numbers, one line each."""
+    first = results[0]
+    environments = {json.dumps(e, sort_keys=True): e for result in results for e in result.environments}
+    lines = [
+        f"{first.n_members} members, {first.n_nonmembers} non-members; dataset revision {first.dataset_revision}, "
+        f"samples `{first.samples_hash[:12]}`",
+        f"target `{first.target_fingerprint[:12]}`; {first.dtype}, latents by {first.latent}; "
+        f"noise seeds {', '.join(str(result.seed) for result in results)}",
+    ]
+    for made in environments.values():
+        libraries = ", ".join(f"{name} {version}" for name, version in made["libraries"].items())
+        dirty = " with local changes" if made["dirty"] else ""
+        device = f"{made['device']['name']} ({made['device']['type']})"
+        lines.append(f"{device}; Python {made['python']}, {libraries}; commit `{str(made['commit'])[:12]}`{dirty}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def markdown(text: object) -> str:
+    """Text that Markdown shows as it is: names may come from strangers."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable(text).replace("\n", " "))

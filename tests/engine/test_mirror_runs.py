@@ -1,0 +1,78 @@
+"""Two runs are compared only if one audits the mirror of what the other does."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+
+from mia_bench.engine.mirror import mirror
+from mia_bench.errors import UnavailableError, UsageError
+
+SAMPLES = tiny.icons(12, 12, (2, 2))
+
+
+def swapped(samples):
+    return [replace(s, member=not s.member) for s in samples]
+
+
+def run(folder, samples=SAMPLES, target="tiny", attacks="loss,pia", **options):
+    return tiny.go(folder, tiny.registry(samples=samples), attacks=attacks, target=target, **options)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    ours = run(place / "ours")
+    theirs = run(place / "theirs", swapped(SAMPLES), "tiny:8")
+    return place / "ours", place / "theirs", ours, theirs
+
+
+def test_each_attack_is_tested_on_the_audit_images(folders):
+    *runs, ours, theirs = folders
+    rows = {row.label: row for row in mirror(*runs)}
+    assert set(rows) == {"loss", "pia"}, "controls are no attacks"
+    for label, row in rows.items():
+        assert row.n == 24
+        assert row.test.auc == pytest.approx(tiny.row(ours, label).evaluation.auc.value)
+        assert row.test.auc_mirror == pytest.approx(tiny.row(theirs, label).evaluation.auc.value)
+        assert row.adjusted >= row.test.p_value
+
+
+def test_an_attack_that_knows_the_images_fails(tmp_path):
+    """One that says the same on both models measures the split."""
+    members = {s.id for s in SAMPLES if s.member}
+
+    def score(self, measured, calibration):
+        return [float(i in members) + len(i) % 7 / 9 for i in measured.ids]
+
+    made = lambda samples: tiny.registry(tiny.plugin([tiny.attack("same", score=score)]), samples=samples)  # noqa: E731
+    tiny.go(tmp_path / "a", made(SAMPLES), attacks="same")
+    tiny.go(tmp_path / "b", made(swapped(SAMPLES)), attacks="same", target="tiny:8")
+    (row,) = mirror(tmp_path / "a", tmp_path / "b")
+    assert not row.passes and row.test.low > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"samples": SAMPLES}, "is not swapped"),
+        ({"samples": swapped([replace(s, caption="other") for s in SAMPLES])}, "image or caption"),
+        ({"samples": swapped([replace(s, id=f"{s.id}2") for s in SAMPLES])}, "share no audit image"),
+        ({"options": {"loss": {"t": 100}}}, "its parameters differ"),
+        ({"seed": 1}, "seed, dtype or latent"),
+        ({"attacks": "logged"}, "no attack is scored in both"),
+    ],
+)
+def test_runs_that_are_no_mirrors_are_refused(folders, tmp_path, change, why):
+    run(tmp_path, **{"samples": swapped(SAMPLES), "target": "tiny:8", **change})
+    with pytest.raises(UsageError) as caught:
+        mirror(folders[0], tmp_path)
+    assert why in str(caught.value) and caught.value.fix
+
+
+def test_a_run_without_scores_says_how_to_get_them(folders, tmp_path):
+    run(tmp_path, swapped(SAMPLES), "tiny:8")
+    (tmp_path / "scores.parquet").unlink()
+    with pytest.raises(UnavailableError, match="no scores") as caught:
+        mirror(folders[0], tmp_path)
+    assert f"mia-bench score {tmp_path}" in caught.value.fix

@@ -1,0 +1,124 @@
+"""The leaderboard shows what was recorded, and nothing that does not belong together."""
+
+import json
+
+import pytest
+import tiny
+
+from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.report.leaderboard import leaderboard, markdown
+from mia_bench_plugins.controls import blind
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two seeds on one target, and another target."""
+    place = tmp_path_factory.mktemp("runs")
+    made = tiny.registry(blind, samples=tiny.icons(20, 20, (4, 4)))
+    runs = {f"tiny-{seed}": tiny.go(place / str(seed), made, attacks="loss,pia,clid", seed=seed) for seed in (1, 0)}
+    runs["other"] = tiny.go(place / "other", made, attacks="loss", target="tiny:8")
+    return {name: result.model_dump(mode="json") for name, result in runs.items()}
+
+
+@pytest.fixture
+def folder(results, tmp_path):
+    for name, content in results.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "speed.json").write_text('{"benchmark": "speed"}')
+    return tmp_path
+
+
+def cells(page, section, label):
+    part = page.split(f"## {section}\n")[1].split("## ")[0]
+    line = next(line for line in part.splitlines() if line.startswith(f"| {label} "))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_one_section_for_each_dataset_and_target(folder):
+    page = leaderboard(folder)
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## given × tiny", "## given × tiny:8"]
+
+
+def test_a_row_shows_the_lowest_seed_and_the_spread_over_seeds(folder, results):
+    page = leaderboard(folder)
+    row = cells(page, "given × tiny", "loss")
+    auc = {
+        name: next(r for r in results[name]["rows"] if r["label"] == "loss")["evaluation"]["auc"] for name in results
+    }
+    first = auc["tiny-0"]
+    assert row[1] == f"{first['value']:.3f} [{first['low']:.3f}, {first['high']:.3f}]"
+    mean = (auc["tiny-0"]["value"] + auc["tiny-1"]["value"]) / 2
+    assert row[2].startswith(f"{mean:.3f} ± ") and row[2].endswith("(2)")
+    assert cells(page, "given × tiny:8", "loss")[2] == "", "one seed has no spread"
+
+
+def test_rows_are_sorted_by_auc_with_blind_beside_and_below(folder):
+    part = leaderboard(folder).split("## given × tiny\n")[1].split("\n\n")[0].strip()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines()[2:]]
+    attacks = [row for row in rows if row[6] != "control"]
+    assert rows[: len(attacks)] == attacks, "controls come last"
+    assert len(attacks) == 3 and all(0.5 <= float(row[5]) <= 1 and row[6] in ("yes", "no") for row in attacks)
+    values = [float(row[1].split()[0]) for row in attacks]
+    assert values == sorted(values, reverse=True)
+
+
+def test_provenance_is_named(folder, results):
+    page = leaderboard(folder)
+    first = results["tiny-0"]
+    for text in (first["samples_hash"][:12], first["target_fingerprint"][:12], "noise seeds 0, 1", "torch "):
+        assert text in page
+
+
+def test_the_page_does_not_depend_on_file_names_or_order(folder, results, tmp_path):
+    before = leaderboard(folder)
+    (folder / "tiny-0.json").rename(folder / "z.json")
+    assert leaderboard(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("samples_hash", "0" * 32, "samples_hash"),
+        ("target_fingerprint", "0" * 24, "target_fingerprint"),
+        ("dtype", "float16", "dtype"),
+        ("seed", 0, "seed 0 twice"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(folder, results, field, value, why):
+    (folder / "tiny-1.json").write_text(json.dumps({**results["tiny-1"], field: value}))
+    with pytest.raises(UsageError, match=why):
+        leaderboard(folder)
+
+
+def test_rows_with_other_parameters_are_refused(folder, results):
+    content = json.loads(json.dumps(results["tiny-1"]))
+    next(r for r in content["rows"] if r["label"] == "loss")["params"]["t"] = 1
+    (folder / "tiny-1.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="loss"):
+        leaderboard(folder)
+
+
+def test_damaged_files_are_named(folder):
+    (folder / "bad.json").write_text("{")
+    with pytest.raises(UnavailableError, match=r"bad\.json"):
+        leaderboard(folder)
+    (folder / "bad.json").write_text('{"schema_version": 1, "rows": []}')
+    with pytest.raises(UnavailableError, match=r"bad\.json"):
+        leaderboard(folder)
+
+
+def test_an_empty_folder_is_no_leaderboard(tmp_path):
+    with pytest.raises(NothingError):
+        leaderboard(tmp_path)
+
+
+def test_names_cannot_break_out_of_a_cell():
+    assert markdown("a|b [x](http://y) <b>`c`\n\x1b[1m") == r"a\|b \[x\](http://y) \<b\>\`c\` " + "�" + r"\[1m"
+
+
+def test_failed_rows_say_why(tmp_path):
+    made = tiny.registry(tiny.plugin([tiny.attack("bad", score=lambda s, m, c: 1 / 0)]), samples=tiny.icons(6, 6))
+    result = tiny.go(tmp_path / "run", made, attacks="bad,loss")
+    (tmp_path / "bad.json").write_text(result.model_dump_json())
+    row = cells(leaderboard(tmp_path), "given × tiny", "bad")
+    assert "failed" in row and "ZeroDivisionError" in row[-1]
