@@ -39,6 +39,18 @@ def test_there_is_a_table():
     assert "<!-- table: mia-bench report benchmarks/results/emoji-default.json -->" in README
 
 
+def test_leaderboard_is_what_the_results_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(group, ["leaderboard", "--check"], standalone_mode=False)
+    assert done.return_value == 0, done.output
+
+
+def test_relative_links_lead_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+            assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
+
+
 def test_every_attack_and_command_is_named():
     for name in Registry.load().attacks:
         assert f"`{name}`" in README

@@ -101,9 +101,18 @@ class Icons(FluentEmoji):
         return [s for s in super().samples() if s.split == "audit"]
 
 
+class IconsMirror(Icons):
+    """The same with members and non-members swapped."""
+
+    meta = DatasetMeta(name="icons-mirror", summary="the mirror of icons")
+
+    def samples(self):
+        return [replace(s, member=not s.member) for s in super().samples()]
+
+
 @hookimpl
 def mia_bench_datasets():
-    return [Icons]
+    return [Icons, IconsMirror]
 
 
 @hookimpl

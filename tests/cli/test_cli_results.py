@@ -19,11 +19,8 @@ def test_leaderboard_is_written_and_checked(cli, tiny_run, tmp_path):
 
 
 def test_mirror_prints_a_row_for_each_attack(cli, tiny_run, tmp_path):
-    assert tiny_run("--dataset", "fluent-emoji", "--target", "tiny:7", limit=20).status == 0
-    assert (
-        tiny_run("--dataset", "fluent-emoji-mirror", "--target", "tiny:8", limit=20, out=tmp_path / "mirror").status
-        == 0
-    )
+    assert tiny_run(limit=20).status == 0
+    assert tiny_run("--dataset", "icons-mirror", "--target", "tiny:8", limit=20, out=tmp_path / "mirror").status == 0
     done = cli("mirror", "run", "mirror")
     assert "loss" in done.out and "pia" in done.out and "deviation" in done.out
     rows = json.loads(cli("mirror", "run", "mirror", "--json").out)
