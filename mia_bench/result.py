@@ -33,6 +33,9 @@ class Row(_Record):
     fingerprint: str
     """Identity of its measurements."""
 
+    definition: str = ""
+    """The same without target, noise and precision: equal in rows that may be compared."""
+
     status: Literal["ok", "failed", "empty"]
     """`failed`: its own fault left it without scores; `empty`: no sample could be measured or compared."""
 
@@ -108,6 +111,8 @@ class Result(_Record):
     target_fingerprint: str
     seed: int
     noise: str
+    independent_noise: bool = False
+    """Whether each attack drew noise of its own."""
     dtype: str
     latent: str
     samples_hash: str

@@ -194,15 +194,15 @@ class Store:
                 found[fingerprint].add((sample_id, digest))
         return found
 
-    def shares(self, fingerprints: Iterable[str], samples: Sequence[tuple[str, str]]) -> dict[str, float]:
-        """For each shard that holds some of these measurements, the share of its samples that is among `samples`."""
-        columns = ["shard", "sample_id", "sample_digest"]
-        table = self._read(["fingerprint", *columns], pc.field("fingerprint").isin(list(fingerprints)))
-        wanted, inside = set(samples), dict[str, list[bool]]()
+    def held(self, fingerprints: Iterable[str]) -> dict[str, dict[str, set[tuple[str, str]]]]:
+        """Shard -> fingerprint -> (id, digest) of the samples whose measurement it holds; sorted by name."""
+        columns = ["shard", "fingerprint", "sample_id", "sample_digest"]
+        table = self._read(columns, pc.field("fingerprint").isin(list(fingerprints)))
         distinct = table.group_by(columns).aggregate([])
-        for shard, *pair in zip(*(distinct[c].to_pylist() for c in columns), strict=True):
-            inside.setdefault(shard, []).append(tuple(pair) in wanted)
-        return {shard: sum(own) / len(own) for shard, own in inside.items() if any(own)}
+        held: dict[str, dict[str, set[tuple[str, str]]]] = {}
+        for shard, fingerprint, *pair in sorted(zip(*(distinct[c].to_pylist() for c in columns), strict=True)):
+            held.setdefault(shard, {}).setdefault(fingerprint, set()).add((pair[0], pair[1]))
+        return held
 
     def terms(self, fingerprint: str, samples: Sequence[tuple[str, str]]) -> tuple[NDArray[np.bool_], Terms]:
         """The measurements of some samples.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ def command(results: Path, out: Path, check: bool) -> int:
     from mia_bench.errors import ExitStatus
     from mia_bench.report.leaderboard import leaderboard
 
-    page = leaderboard(results)
+    page = leaderboard(results, os.path.relpath(results, out.parent))
     if not check:
         out.write_text(page, encoding="utf-8")
         click.echo(f"wrote {out}")

@@ -27,29 +27,43 @@ class Ledger:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.rows = {a.fingerprint for a in plan.attacks}
-        shares = store.shares(self.rows, plan.samples.pairs)
-        records = store.provenance()
-        self.shards = [(share, records[name]) for name, share in shares.items()]
+        wanted, records = set(plan.samples.pairs), store.provenance()
+        self.shards: list[tuple[float, dict[str, Any]]] = []
+        # Of each shard, for each measurement that it holds: samples of the plan, share of its own samples.
+        self.own: list[tuple[dict[str, Any], dict[str, tuple[int, float]]]] = []
+        self.images = set[tuple[str, str]]()
+        for name, by_fingerprint in store.held(self.rows).items():
+            everything = set().union(*by_fingerprint.values())
+            if not (mine := everything & wanted):
+                continue
+            self.images |= mine
+            self.shards.append((len(mine) / len(everything), records[name]))
+            inside = {f: len(held & wanted) for f, held in by_fingerprint.items()}
+            self.own.append((records[name], {f: (n, n / len(by_fingerprint[f])) for f, n in inside.items()}))
 
     def price(self, fingerprint: str) -> dict[str, float | None]:
-        """Queries, backward passes and seconds per image of one measurement."""
-        mine = [(share, s) for share, s in self.shards if fingerprint in s["asked"]]
-        images = sum(share * s["samples"] for share, s in mine)
+        """Queries, backward passes and seconds per image of one measurement, over the images it was stored for.
+
+        What was asked for a batch that came to nothing is no part of it; what was asked for a sample whose output was
+        not finite is.
+        """
+        mine = [(shard, *own[fingerprint]) for shard, own in self.own if fingerprint in own]
+        images = sum(count for _, count, _ in mine)
         if not images:
             return {"queries": None, "backward": None, "seconds": None}
-        own = sum(share * s["own"][fingerprint] for share, s in mine)
-        asked = sum(share * s["asked"][fingerprint] for share, s in mine)
+        own = sum(share * s["own"][fingerprint] for s, _, share in mine)
+        asked = sum(share * s["asked"][fingerprint] for s, _, share in mine)
         # Shared queries are charged to each attack that asks, as if it ran alone.
         seconds = sum(
-            share * s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, _run(s)) for share, s in mine
+            share * s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, _run(s)) for s, _, share in mine
         )
-        backward = sum(share * s["backward"][fingerprint] for share, s in mine)
+        backward = sum(share * s["backward"][fingerprint] for s, _, share in mine)
         spent = seconds if asked else own
         return {"queries": asked / images, "backward": backward / images, "seconds": spent / images}
 
     def total(self) -> Cost:
         """All rows together."""
-        counts = dict.fromkeys(("images", "asked", "executed", "padding", "backward"), 0.0)
+        counts = dict.fromkeys(("asked", "executed", "padding", "backward"), 0.0)
         stages, networks = defaultdict[str, float](float), defaultdict[str, float](float)
         mixed = False
         for share, shard in self.shards:
@@ -57,7 +71,6 @@ class Ledger:
             others = shard["asked"].keys() - self.rows
             part = share * asked / everything if others and everything else share
             mixed |= bool(others)
-            counts["images"] += share * shard["samples"]
             counts["asked"] += share * asked
             counts["executed"] += share * _run(shard)
             counts["padding"] += part * shard["networks"]["denoiser"]["padding"]
@@ -66,7 +79,7 @@ class Ledger:
                 stages[stage] += seconds * (part if stage == "measure" else share)
             for name, spent in shard["networks"].items():
                 networks[name] += spent["seconds"] * part
-        whole: dict[str, Any] = {name: round(count) for name, count in counts.items()}
+        whole: dict[str, Any] = {name: round(count) for name, count in counts.items()} | {"images": len(self.images)}
         return Cost(**whole | ({"executed": None} if mixed else {}), stages=stages, networks=networks)
 
     def environments(self) -> tuple[dict[str, Any], ...]:

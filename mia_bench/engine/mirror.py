@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mia_bench.engine.plan import Plan
-from mia_bench.engine.run import read_plan
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.engine.run import read_plan, read_result
+from mia_bench.errors import NothingError, UnavailableError, UsageError, brief
 from mia_bench.metrics.mirror import Mirrored, holm, mirror_test
+from mia_bench.result import Result
 from mia_bench.store import Store
 
 ALPHA = 0.05
+LEAST = 10  # images of each class: with fewer the bootstrap rejects too often
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,34 @@ def mirror(run: Path, mirrored: Path) -> list[MirrorRow]:
 
     Raises:
         UsageError: The runs are no mirrors of each other: other images, labels that are not swapped, equal targets,
-            or attacks with other parameters.
-        UnavailableError: A run is unfinished.
+            or attacks with other definitions, parameters or noise.
+        UnavailableError: A run is unfinished, or its scores cannot be read.
+        NothingError: No attack is scored in both, or too few images are.
     """
-    plans = [read_plan(Store(folder)) for folder in (run, mirrored)]
-    members = _members(*plans)
-    _same_attacks(*plans)
-    ours, theirs = (_scores(folder, plan) for folder, plan in zip((run, mirrored), plans, strict=True))
-    labels = [a.label for a in plans[0].attacks if not a.control and a.label in ours and a.label in theirs]
-    if not labels:
-        raise UsageError(f"mirror {run} {mirrored}", "no attack is scored in both", "run the same attacks on both")
+    labels = _comparable(_finished(run), _finished(mirrored))
+    members = _members(read_plan(Store(run)), read_plan(Store(mirrored)))
+    ours, theirs = _scores(run), _scores(mirrored)
+    n_resamples = max(2000, 100 * len(labels))  # so that Holm can reject, however many rows there are
     tests, counts = [], []
     for label in labels:
         ids = sorted(members.keys() & ours[label].keys() & theirs[label].keys())
+        member = [members[i] for i in ids]
+        if min(sum(member), len(ids) - sum(member)) < LEAST:
+            why = f"{sum(member)} members and {len(ids) - sum(member)} non-members in both, {LEAST} of each needed"
+            raise NothingError(f"mirror test of {label}", why, "audit more images on both")
         both = [[values[label][i] for i in ids] for values in (ours, theirs)]
-        tests.append(mirror_test(both[0], both[1], [members[i] for i in ids]))
+        tests.append(mirror_test(both[0], both[1], member, n_resamples=n_resamples))
         counts.append(len(ids))
     adjusted = holm([test.p_value for test in tests])
     rows = [MirrorRow(*row) for row in zip(labels, counts, tests, adjusted, strict=True)]
     return sorted(rows, key=lambda row: (row.adjusted, -abs(row.test.deviation)))
+
+
+def _finished(folder: Path) -> Result:
+    result = read_result(folder)
+    if result.unfinished:
+        raise UnavailableError(f"run {folder}", f"unfinished: {result.unfinished}", "finish it first")
+    return result
 
 
 def _members(plan: Plan, other: Plan) -> dict[str, bool]:
@@ -77,25 +88,38 @@ def _members(plan: Plan, other: Plan) -> dict[str, bool]:
     return {i: bool(ours[i]) for i in common}
 
 
-def _same_attacks(plan: Plan, other: Plan) -> None:
-    params = {a.label: a.params for a in other.attacks}
-    for attack in plan.attacks:
-        if params.get(attack.label, attack.params) != attack.params:
-            why = "its parameters differ between the runs"
-            raise UsageError(f"attack {attack.label}", why, "run both with the same options")
-    if (plan.noise, plan.dtype, plan.latent) != (other.noise, other.dtype, other.latent):
-        raise UsageError("mirror", "seed, dtype or latent policy differ", "run both with the same options")
+def _comparable(result: Result, other: Result) -> list[str]:
+    """Labels of the attacks that both scored; checked to be the same attacks, asked with the same noise."""
+    if result.target_fingerprint == other.target_fingerprint:
+        why = f"{result.target} and {other.target} are one model"
+        raise UsageError("mirror", why, "give a run on a target and one on its mirror")
+    for field in ("noise", "independent_noise", "dtype", "latent"):
+        if getattr(result, field) != getattr(other, field):
+            raise UsageError("mirror", f"{field} differs between the runs", "run both with the same options")
+    theirs = {row.label: row for row in other.rows if row.status == "ok" and not row.control}
+    labels = [row.label for row in result.rows if row.status == "ok" and row.label in theirs]
+    for row in result.rows:
+        same = theirs.get(row.label, row)
+        if (same.params, same.definition) != (row.params, row.definition):
+            why = "its parameters differ between the runs" if same.params != row.params else "its definition differs"
+            raise UsageError(f"attack {row.label}", why, "run both with the same options and version")
+    if not labels:
+        raise NothingError("mirror", "no attack is scored in both", "run the same attacks on both")
+    return labels
 
 
-def _scores(folder: Path, plan: Plan) -> Mapping[str, Mapping[str, float]]:
+def _scores(folder: Path) -> Mapping[str, Mapping[str, float]]:
     """Label -> sample -> score."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / "scores.parquet"
     try:
         table = pq.read_table(path, columns=["attack", "preset", "sample_id", "score"]).to_pydict()
-    except OSError as error:
-        raise UnavailableError(f"run {folder}", "it has no scores", f"`mia-bench score {folder}`") from error
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise UnavailableError(
+            f"run {folder}", f"its scores cannot be read: {brief(error)}", f"`mia-bench score {folder}`"
+        ) from error
     found: dict[str, dict[str, float]] = {}
     for attack, preset, sample, score in zip(*table.values(), strict=True):
         found.setdefault(f"{attack}@{preset}" if preset else attack, {})[sample] = score

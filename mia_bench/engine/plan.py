@@ -39,6 +39,7 @@ class PlannedAttack(_Record):
     queries: int
     caption: Literal["unused", "optional", "required"]
     fingerprint: str  # identity of its measurements
+    definition: str = ""  # the same without target, noise and precision: what must be equal in rows that are compared
 
 
 class Skipped(_Record):
@@ -236,6 +237,7 @@ def make_plan(
                 queries=one.cls(params).queries(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
+                definition=identity(one.cls, params, []),
             )
         )
     if not attacks or (skipped and all(a.control for a in attacks)):

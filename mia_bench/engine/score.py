@@ -166,7 +166,7 @@ def _rows(
 
     for planned in plan.attacks:
         common = {"label": planned.label, "control": planned.control, "params": planned.params}
-        common |= {"fingerprint": planned.fingerprint, "changed": planned.changed}
+        common |= {"fingerprint": planned.fingerprint, "definition": planned.definition, "changed": planned.changed}
         if planned.caption == "required":
             common["uncaptioned"] = samples.captioned.count(False)
         if planned.label not in scored:
@@ -229,6 +229,7 @@ def _result(
         target_fingerprint=plan.target_fingerprint,
         seed=plan.seed,
         noise=plan.noise,
+        independent_noise=plan.independent_noise,
         dtype=plan.dtype,
         latent=plan.latent,
         samples_hash=plan.samples.digest_of_all,

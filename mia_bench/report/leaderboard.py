@@ -30,6 +30,16 @@ HEADERS = (
     "notes",
 )
 ALIGN = ("left", "right", "right", "right", "right", "right", "left", "right", "right", "left")
+SAME = (
+    "dataset_revision",
+    "target_fingerprint",
+    "samples_hash",
+    "n_members",
+    "n_nonmembers",
+    "dtype",
+    "latent",
+    "independent_noise",
+)
 INTRODUCTION = """\
 # Leaderboard
 
@@ -47,8 +57,12 @@ whole interval lies above.
 """
 
 
-def leaderboard(folder: Path) -> str:
-    """The whole page, from every result in `folder` (JSON files as `run --json` prints them; others are passed over).
+def leaderboard(folder: Path, called: str) -> str:
+    """The whole page.
+
+    Args:
+        folder: Holds the results: JSON files as `run --json` prints them; other JSON files are passed over.
+        called: What the page calls the folder.
 
     Raises:
         NothingError: The folder holds no result.
@@ -62,7 +76,7 @@ def leaderboard(folder: Path) -> str:
         )
     key = _section_of
     sections = [_section(title, dict(same)) for title, same in groupby(sorted(results.items(), key=key), key=key)]
-    return "\n".join([INTRODUCTION.format(folder=folder.as_posix()), *sections])
+    return "\n".join([INTRODUCTION.format(folder=called), *sections])
 
 
 def recorded(folder: Path) -> dict[str, Result]:
@@ -98,23 +112,30 @@ def _section(title: str, results: Mapping[str, Result]) -> str:
 
 
 def _belong_together(title: str, results: Mapping[str, Result]) -> None:
-    """One training, one sample list, one set of parameters, each seed once."""
-    (name, first), *others = results.items()
-    seeds = {first.seed: name}
-    for other_name, other in others:
-        same = ("dataset_revision", "target_fingerprint", "samples_hash", "dtype", "latent")
-        differing = [field for field in same if getattr(first, field) != getattr(other, field)]
-        differing += [row.label for row in other.rows if _params(first, row.label) not in (None, row.params)]
+    """Finished results of one training, one sample list and one set of definitions, each seed once."""
+    (name, first), *_ = results.items()
+    seeds: dict[int, str] = {}
+    for other_name, other in results.items():
+        differing = [field for field in SAME if getattr(first, field) != getattr(other, field)]
+        differing += sorted(
+            label for label in _rows(first) | _rows(other) if _rows(first).get(label) != _rows(other).get(label)
+        )
+        if len(results) > 1 and other.noise.startswith("recorded"):
+            differing.append("recorded noise")
         if other.seed in seeds:
             differing.append(f"seed {other.seed} twice")
         if differing:
-            why = f"{name} and {other_name} do not belong together: {', '.join(differing)}"
+            why = f"{seeds.get(other.seed, name)} and {other_name} do not belong together: {', '.join(differing)}"
             raise UsageError(f"section {title}", why, "record both again with the same options, or remove one")
+        if other.unfinished:
+            raise UsageError(
+                f"result {other_name}", f"unfinished: {other.unfinished}", "finish the run, and record it again"
+            )
         seeds[other.seed] = other_name
 
 
-def _params(result: Result, label: str) -> object:
-    return next((row.params for row in result.rows if row.label == label), None)
+def _rows(result: Result) -> dict[str, object]:
+    return {row.label: (row.params, row.definition, row.status, row.n) for row in result.rows}
 
 
 def _auc(row: Row) -> float:
@@ -151,16 +172,18 @@ def _provenance(results: Sequence[Result]) -> str:
     environments = {json.dumps(e, sort_keys=True): e for result in results for e in result.environments}
     lines = [
         f"{first.n_members} members, {first.n_nonmembers} non-members; dataset revision {first.dataset_revision}, "
-        f"samples `{first.samples_hash[:12]}`",
-        f"target `{first.target_fingerprint[:12]}`; {first.dtype}, latents by {first.latent}; "
+        f"samples {first.samples_hash[:12]}",
+        f"target {first.target_fingerprint[:12]}; {first.dtype}, latents by {first.latent}; "
         f"noise seeds {', '.join(str(result.seed) for result in results)}",
     ]
     for made in environments.values():
-        libraries = ", ".join(f"{name} {version}" for name, version in made["libraries"].items())
-        dirty = " with local changes" if made["dirty"] else ""
-        device = f"{made['device']['name']} ({made['device']['type']})"
-        lines.append(f"{device}; Python {made['python']}, {libraries}; commit `{str(made['commit'])[:12]}`{dirty}")
-    return "\n".join(f"- {line}" for line in lines)
+        device, libraries = made.get("device", {}), made.get("libraries", {})
+        versions = ", ".join(
+            f"{name} {version}" for name, version in {"Python": made.get("python"), **libraries}.items()
+        )
+        commit = f"commit {str(made.get('commit'))[:12]}" + (" with local changes" if made.get("dirty") else "")
+        lines.append(f"{device.get('name')} ({device.get('type')}); {versions}; {commit}")
+    return "\n".join(f"- {markdown(line)}" for line in lines)
 
 
 def markdown(text: object) -> str:

@@ -336,7 +336,7 @@ def test_a_failed_attempt_is_not_counted_as_asked(tmp_path):
         return found
 
     result = tiny.go(tmp_path, with_attack(measure=measure), attacks="bad")
-    assert tiny.row(result, "bad").queries == pytest.approx(11 / 12)
+    assert (tiny.row(result, "bad").n, tiny.row(result, "bad").queries) == (11, 1)
 
 
 def test_an_attack_without_queries_is_charged_its_own_time(tmp_path):
@@ -379,3 +379,24 @@ def test_old_results_do_not_outlive_a_new_plan(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tiny.go(tmp_path, tiny.registry(tiny.plugin(batch_measured=interrupt)), attacks="loss", seed=1)
     assert not (tmp_path / "results.json").exists() and not (tmp_path / "scores.parquet").exists()
+
+
+def test_what_came_to_nothing_is_no_part_of_the_price(tmp_path):
+    """A batch that failed and was repeated does not change queries per image, and an image counts once."""
+    broken = {"now": True}
+
+    def measure(self, batch, target):
+        found = tiny.Logged.measure(self, batch, target)
+        if broken["now"] and len(first) == 1:
+            raise OSError("the machine's own trouble")
+        first.append(batch.ids)
+        return found
+
+    first = []
+    made = tiny.registry(tiny.plugin([tiny.attack("mine", measure)]))
+    tiny.go(tmp_path, made, attacks="mine")
+    broken["now"] = False
+    result = tiny.go(tmp_path, made, attacks="mine")
+    assert (tiny.row(result, "mine").n, tiny.row(result, "mine").queries) == (12, 1)
+    assert result.cost.images == 12
+    assert tiny.go(tmp_path, made, attacks="mine,loss").cost.images == 12

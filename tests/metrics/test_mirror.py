@@ -27,6 +27,14 @@ def test_figures_are_auc_on_each_model_with_its_own_members():
     assert found.deviation == pytest.approx(roc_auc_score(member, ours) + roc_auc_score(member, theirs) - 1)
 
 
+def test_ties_count_one_half():
+    rng = np.random.default_rng(5)
+    ours, theirs, member = rng.integers(0, 4, 80), rng.integers(0, 4, 80), np.repeat([True, False], 40)
+    found = mirror_test(ours, theirs, member, n_resamples=10)
+    assert found.auc == pytest.approx(roc_auc_score(member, ours))
+    assert found.auc_mirror == pytest.approx(roc_auc_score(~member, theirs))
+
+
 def test_an_honest_attack_passes_at_the_nominal_rate():
     found = [mirror_test(*pair(seed, n=100), n_resamples=300) for seed in range(60)]
     held = np.mean([f.low <= 0 <= f.high for f in found])
@@ -37,7 +45,8 @@ def test_an_honest_attack_passes_at_the_nominal_rate():
 def test_what_the_split_contributes_is_found():
     found = mirror_test(*pair(1, split=0.8))
     assert found.low > 0.05 and found.p_value < 0.01
-    assert mirror_test(*pair(1, model=0, split=-0.8)).high < 0
+    below = mirror_test(*pair(1, model=0, split=-0.8))
+    assert below.high < 0 and below.p_value < 0.01
 
 
 def test_images_are_resampled_in_pairs():

@@ -6,8 +6,13 @@ import pytest
 import tiny
 
 from mia_bench.errors import NothingError, UnavailableError, UsageError
-from mia_bench.report.leaderboard import leaderboard, markdown
+from mia_bench.report.leaderboard import leaderboard as page_of
+from mia_bench.report.leaderboard import markdown
 from mia_bench_plugins.controls import blind
+
+
+def leaderboard(folder):
+    return page_of(folder, "results")
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +86,11 @@ def test_the_page_does_not_depend_on_file_names_or_order(folder, results, tmp_pa
         ("samples_hash", "0" * 32, "samples_hash"),
         ("target_fingerprint", "0" * 24, "target_fingerprint"),
         ("dtype", "float16", "dtype"),
+        ("dataset_revision", "2", "dataset_revision"),
+        ("latent", "sample", "latent"),
+        ("independent_noise", True, "independent_noise"),
+        ("noise", "recorded:0", "recorded noise"),
+        ("n_members", 3, "n_members"),
         ("seed", 0, "seed 0 twice"),
     ],
 )
@@ -90,12 +100,35 @@ def test_what_does_not_belong_together_is_refused(folder, results, field, value,
         leaderboard(folder)
 
 
-def test_rows_with_other_parameters_are_refused(folder, results):
+@pytest.mark.parametrize("change", [{"params": {"t": 1}}, {"definition": "another version"}, {"n": 39}])
+def test_rows_that_were_made_otherwise_are_refused(folder, results, change):
     content = json.loads(json.dumps(results["tiny-1"]))
-    next(r for r in content["rows"] if r["label"] == "loss")["params"]["t"] = 1
+    next(r for r in content["rows"] if r["label"] == "loss").update(change)
     (folder / "tiny-1.json").write_text(json.dumps(content))
     with pytest.raises(UsageError, match="loss"):
         leaderboard(folder)
+
+
+@pytest.mark.parametrize("name", ["tiny-0", "tiny-1"])
+def test_an_attack_that_one_seed_lacks_is_no_silent_gap(folder, results, name):
+    content = json.loads(json.dumps(results[name]))
+    content["rows"] = [r for r in content["rows"] if r["label"] != "pia"]
+    (folder / f"{name}.json").write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="pia"):
+        leaderboard(folder)
+
+
+def test_an_unfinished_run_is_no_result(folder, results):
+    (folder / "other.json").write_text(json.dumps({**results["other"], "unfinished": "4 of 6 samples are measured"}))
+    with pytest.raises(UsageError, match=r"other\.json: unfinished"):
+        leaderboard(folder)
+
+
+def test_provenance_cannot_break_out_of_its_line(folder, results):
+    hostile = [{"device": {"name": "<img src=x> [x](http://evil)"}}]
+    (folder / "other.json").write_text(json.dumps({**results["other"], "environments": hostile}))
+    page = leaderboard(folder)
+    assert "<img" not in page.replace("\\<img", "") and "[x](" not in page.replace("\\[x\\](", "")
 
 
 def test_damaged_files_are_named(folder):
