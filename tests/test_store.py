@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -148,18 +149,37 @@ def test_a_damaged_shard_is_named_with_its_cure(tmp_path, where):
         with pytest.raises(UnavailableError) as caught:
             reading(store)
         assert str(path) in str(caught.value)
-        assert "measured anew" in caught.value.fix
+        assert "it is damaged" in caught.value.why
+        assert "`mia-bench run` with the same options" in caught.value.fix and "anew" in caught.value.fix
     store.set_aside_damaged()
     assert sum(read(store)[0]) == 4, "the other shard is untouched"
 
 
-def test_a_shard_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+        pa.ArrowCancelled("cancelled"),
+        pa.ArrowNotImplementedError("codec"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+@pytest.mark.parametrize("step", ["read_schema", "read_table"])
+def test_a_shard_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch, fault, step):
+    def read(*args, **kwargs):
+        raise fault
+
     store = filled(tmp_path)
     before = files(store)
-    monkeypatch.setattr(pq, "read_schema", failing(errno.EACCES))
-    with pytest.raises(UnavailableError, match="Permission denied"):
+    monkeypatch.setattr(pq, step, read)
+    with pytest.raises(UnavailableError) as caught:
         store.set_aside_damaged()
     assert files(store) == before
+    assert before[0] in caught.value.what and "damaged" not in str(caught.value)
+    assert caught.value.why.startswith("cannot be read: ")
+    assert (caught.value.fix == "make it readable") == isinstance(fault, OSError)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])
