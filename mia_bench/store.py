@@ -200,7 +200,8 @@ class Store:
         distinct = table.group_by(columns).aggregate([])
         for shard, *pair in zip(*(distinct[c].to_pylist() for c in columns), strict=True):
             inside.setdefault(shard, []).append(tuple(pair) in wanted)
-        return {shard: sum(own) / len(own) for shard, own in inside.items() if any(own)}
+        # Sorted, because Arrow's threads group in any order and the caller adds up in this one.
+        return {shard: sum(own) / len(own) for shard, own in sorted(inside.items()) if any(own)}
 
     def terms(self, fingerprint: str, samples: Sequence[tuple[str, str]]) -> tuple[NDArray[np.bool_], Terms]:
         """The measurements of some samples.
@@ -210,7 +211,8 @@ class Store:
             samples: (id, digest) pairs, length N.
 
         Returns:
-            bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order.
+            bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order. All are
+            read-only: presets share them.
         """
         table = self._read(None, pc.field("fingerprint") == fingerprint)
         place = {sample: i for i, sample in enumerate(samples)}
@@ -227,7 +229,10 @@ class Store:
             full[index[index >= 0]] = values.reshape(len(part), *shape)[index >= 0]
             found[index[index >= 0]] = True
             terms[term] = full
-        return found, {term: values[found] for term, values in terms.items()}
+        terms = {term: values[found] for term, values in terms.items()}
+        for array in (found, *terms.values()):
+            array.setflags(write=False)
+        return found, terms
 
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Shard files that no other file replaces, with what made them."""

@@ -83,6 +83,21 @@ def test_the_same_sample_in_two_shards_counts_once(tmp_path):
     assert read(store) == ([True] * 6 + [False] * 2, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 
 
+def test_shares_come_in_one_order_whatever_the_order_of_reading(tmp_path):
+    store = filled(tmp_path, *([i] for i in IDS))
+    for number, path in enumerate(sorted(store.shards.iterdir(), reverse=True)):
+        path.rename(path.with_name(f"{number}.parquet"))
+    shares = store.shares([FP], [(i, digest(i)) for i in IDS])
+    assert list(shares) == sorted(shares) and len(shares) == len(IDS)
+
+
+def test_terms_are_read_only(tmp_path):
+    found, terms = filled(tmp_path).terms(FP, [(i, digest(i)) for i in IDS])
+    for array in (found, terms["term"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
 def test_folders_merge_by_copying_shards(tmp_path):
     first, second = filled(tmp_path / "a", IDS[:4]), filled(tmp_path / "b", IDS[2:5], IDS[5:])
     second.compact()
