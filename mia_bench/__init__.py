@@ -4,8 +4,6 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # true to type checkers; importing `typing` is left to whoever needs it
 if TYPE_CHECKING:
-    from typing import Any
-
     from mia_bench.attack import (
         Access,
         Attack,
@@ -45,13 +43,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The contracts, imported when first asked for: the command starts without them."""
-    if name in __all__:
-        from importlib import import_module
+if not TYPE_CHECKING:  # type checkers would take any name for known
 
-        for module in ("attack", "dataset", "target", "hookspecs"):
-            contract = import_module(f"mia_bench.{module}")
-            if name in vars(contract):
-                return vars(contract)[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        """The contracts, imported when first asked for: the command starts without them."""
+        if name in __all__:
+            from importlib import import_module
+
+            for module in ("attack", "dataset", "target", "hookspecs"):
+                contract = import_module(f"mia_bench.{module}")
+                if name in vars(contract):
+                    return vars(contract)[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

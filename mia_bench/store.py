@@ -171,12 +171,10 @@ class Store:
         """Rename shards that cannot be read to `*.damaged`, so that their samples count as not measured."""
         for path in sorted(self.shards.glob(SHARDS)):
             try:
-                with _damage_named(path):
+                with _unreadable_named(path):
                     json.loads((pq.read_schema(path).metadata or {})[META])
                 _read_shard(path)
-            except UnavailableError as error:
-                if getattr(error.__cause__, "errno", None):  # the system's refusal to read it, no damage
-                    raise
+            except _DamagedError as error:
                 aside = path.rename(path.with_name(f"{path.name}.damaged"))
                 logger.warning("%s; set aside as %s, its samples are measured anew", error, aside.name)
 
@@ -199,6 +197,7 @@ class Store:
         columns = ["shard", "fingerprint", "sample_id", "sample_digest"]
         table = self._read(columns, pc.field("fingerprint").isin(list(fingerprints)))
         distinct = table.group_by(columns).aggregate([])
+        # Sorted, because Arrow's threads group in any order and the caller adds up in this one.
         held: dict[str, dict[str, set[tuple[str, str]]]] = {}
         for shard, fingerprint, *pair in sorted(zip(*(distinct[c].to_pylist() for c in columns), strict=True)):
             held.setdefault(shard, {}).setdefault(fingerprint, set()).add((pair[0], pair[1]))
@@ -212,7 +211,8 @@ class Store:
             samples: (id, digest) pairs, length N.
 
         Returns:
-            bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order.
+            bool `(N,)`: which samples have been measured; and term -> float64 `(n, ...)` for those, in order. All are
+            read-only: presets share them.
         """
         table = self._read(None, pc.field("fingerprint") == fingerprint)
         place = {sample: i for i, sample in enumerate(samples)}
@@ -229,13 +229,16 @@ class Store:
             full[index[index >= 0]] = values.reshape(len(part), *shape)[index >= 0]
             found[index[index >= 0]] = True
             terms[term] = full
-        return found, {term: values[found] for term, values in terms.items()}
+        terms = {term: values[found] for term, values in terms.items()}
+        for array in (found, *terms.values()):
+            array.setflags(write=False)
+        return found, terms
 
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Shard files that no other file replaces, with what made them."""
         records: list[tuple[Path, dict[str, Any]]] = []
         for path in sorted(self.shards.glob(SHARDS)):
-            with _damage_named(path):
+            with _unreadable_named(path):
                 records.append((path, json.loads((pq.read_schema(path).metadata or {})[META])))
         for index, (path, record) in enumerate(records):
             inside = set(record)
@@ -267,20 +270,28 @@ class Store:
 
 
 def _read_shard(path: Path, columns: list[str] | None = None, rows: Any = None) -> pa.Table:
-    with _damage_named(path):
+    with _unreadable_named(path):
         return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 
+class _DamagedError(UnavailableError):
+    """A shard whose content is no shard's."""
+
+
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _unreadable_named(path: Path) -> Iterator[None]:
+    """Name the shard, and tell damage from a system that does not let it be read."""
     try:
         yield
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        raise UnavailableError(
-            f"shard {path}",
-            f"it is damaged: {brief(error)}",
-            "run the same command again; its samples are measured anew",
-        ) from error
+        what = f"shard {path}"
+        if getattr(error, "errno", None):
+            raise UnavailableError(what, f"cannot be read: {brief(error)}", "make it readable") from error
+        if isinstance(error, (OSError, KeyError, ValueError)):  # Arrow's own say damage with these
+            fix = "run `mia-bench run` with the same options: it sets the file aside and measures its samples anew"
+            raise _DamagedError(what, f"it is damaged: {brief(error)}", fix) from error
+        fix = "free some memory, or read it with the version of pyarrow that wrote it"
+        raise UnavailableError(what, f"cannot be read: {brief(error)}", fix) from error
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -82,6 +83,22 @@ def test_the_same_sample_in_two_shards_counts_once(tmp_path):
     assert read(store) == ([True] * 6 + [False] * 2, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 
 
+def test_what_shards_hold_comes_in_one_order_whatever_the_order_of_reading(tmp_path):
+    store = filled(tmp_path, *([i] for i in IDS))
+    for number, path in enumerate(sorted(store.shards.iterdir(), reverse=True)):
+        path.rename(path.with_name(f"{number}.parquet"))
+    held = store.held([FP])
+    assert list(held) == sorted(held) and len(held) == len(IDS)
+    assert {pair for by_fingerprint in held.values() for pair in by_fingerprint[FP]} == {(i, digest(i)) for i in IDS}
+
+
+def test_terms_are_read_only(tmp_path):
+    found, terms = filled(tmp_path).terms(FP, [(i, digest(i)) for i in IDS])
+    for array in (found, terms["term"]):
+        with pytest.raises(ValueError, match="read-only"):
+            array[:] = 0
+
+
 def test_folders_merge_by_copying_shards(tmp_path):
     first, second = filled(tmp_path / "a", IDS[:4]), filled(tmp_path / "b", IDS[2:5], IDS[5:])
     second.compact()
@@ -148,18 +165,37 @@ def test_a_damaged_shard_is_named_with_its_cure(tmp_path, where):
         with pytest.raises(UnavailableError) as caught:
             reading(store)
         assert str(path) in str(caught.value)
-        assert "measured anew" in caught.value.fix
+        assert "it is damaged" in caught.value.why
+        assert "`mia-bench run` with the same options" in caught.value.fix and "anew" in caught.value.fix
     store.set_aside_damaged()
     assert sum(read(store)[0]) == 4, "the other shard is untouched"
 
 
-def test_a_shard_that_may_not_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EIO, "Input/output error"),
+        pa.ArrowMemoryError("malloc of size 64 failed"),
+        pa.ArrowCancelled("cancelled"),
+        pa.ArrowNotImplementedError("codec"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+@pytest.mark.parametrize("step", ["read_schema", "read_table"])
+def test_a_shard_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch, fault, step):
+    def read(*args, **kwargs):
+        raise fault
+
     store = filled(tmp_path)
     before = files(store)
-    monkeypatch.setattr(pq, "read_schema", failing(errno.EACCES))
-    with pytest.raises(UnavailableError, match="Permission denied"):
+    monkeypatch.setattr(pq, step, read)
+    with pytest.raises(UnavailableError) as caught:
         store.set_aside_damaged()
     assert files(store) == before
+    assert before[0] in caught.value.what and "damaged" not in str(caught.value)
+    assert caught.value.why.startswith("cannot be read: ")
+    assert (caught.value.fix == "make it readable") == isinstance(fault, OSError)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "\xff"])

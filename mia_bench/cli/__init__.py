@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import select
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -21,6 +23,9 @@ COMMANDS = {
     "mirror": "Compare a run with one on the mirrored target.",
     "leaderboard": "Write leaderboard.md from recorded results.",
 }
+
+
+OUTPUT_FAULTS = {errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG}  # of a write; a file that was opened names itself
 
 
 class LazyGroup(click.Group):
@@ -50,10 +55,17 @@ class LazyGroup(click.Group):
         try:
             status = super().invoke(ctx)
             print(end="", flush=True)  # while a full disk can still be told
-        except BrokenPipeError:  # the reader of our output went away, as `| head` does; click would make it a failure
-            _drop_output()
-            return ExitStatus.OK
+        except (OSError, EOFError) as error:
+            raise _PastClickError(error) from error
         return status
+
+
+class _PastClickError(Exception):
+    """Carries what click would take for Ctrl-C (EOFError) or end with its own status (a broken pipe)."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(error)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,29 +87,44 @@ def main() -> None:
         status = group.main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else ExitStatus.OK)
     except click.exceptions.Abort as error:  # click's name for Ctrl-C; a run says in it what it keeps
-        click.echo(": ".join(["interrupted", *map(str, getattr(error.__context__, "args", ()))]), err=True)
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            _internal(error)
+        click.echo(": ".join(["interrupted", *map(str, error.__context__.args)]), err=True)
         sys.exit(ExitStatus.INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitStatus.USAGE)
     except MiaBenchError as error:
         _fail(error.what, error.why, error.fix, error.status)
-    except OSError as error:  # the run folder names its own
-        _drop_output()
-        what = f"file {error.filename}" if error.filename else "standard output"
-        _fail(what, f"{error.strerror or error}", "free some space or send the output elsewhere, and run again")
+    except _PastClickError as error:
+        _unexpected(error.error)
     except Exception as error:
-        if os.environ.get("MIA_BENCH_DEBUG"):
-            raise
-        _fail(
-            f"internal error: {type(error).__name__}",
-            str(error),
-            "set MIA_BENCH_DEBUG=1 for the traceback and report it",
-            ExitStatus.INTERNAL,
-        )
+        _unexpected(error)
 
 
-def _fail(what: str, why: str = "", fix: str = "", status: ExitStatus = ExitStatus.USAGE) -> None:
+def _unexpected(error: Exception) -> NoReturn:
+    if isinstance(error, BrokenPipeError) and _reader_left():  # as `| head` does; no fault
+        _drop_output()
+        sys.exit(ExitStatus.OK)
+    if isinstance(error, OSError) and error.filename is None and error.errno in OUTPUT_FAULTS:
+        _drop_output()
+        why = error.strerror or str(error)
+        _fail("standard output", why, "free some space or send the output elsewhere, and run again")
+    _internal(error)
+
+
+def _internal(error: Exception) -> NoReturn:
+    if os.environ.get("MIA_BENCH_DEBUG"):
+        raise error
+    _fail(
+        f"internal error: {type(error).__name__}",
+        str(error),
+        "set MIA_BENCH_DEBUG=1 for the traceback and report it",
+        ExitStatus.INTERNAL,
+    )
+
+
+def _fail(what: str, why: str = "", fix: str = "", status: ExitStatus = ExitStatus.USAGE) -> NoReturn:
     from mia_bench.report.text import printable
 
     with contextlib.suppress(OSError):  # nobody can be told; the status still says it
@@ -105,6 +132,13 @@ def _fail(what: str, why: str = "", fix: str = "", status: ExitStatus = ExitStat
         if fix:
             click.echo(f"  fix: {printable(fix)}", err=True)
     sys.exit(status)
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(1, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _drop_output() -> None:

@@ -20,12 +20,17 @@ import click
 @click.option("--check", is_flag=True, help="Write nothing; end with status 1 if the file is stale.")
 def command(results: Path, out: Path, check: bool) -> int:
     """Write leaderboard.md from recorded results: one section for each dataset and target."""
-    from mia_bench.errors import ExitStatus
+    from mia_bench.errors import ExitStatus, UsageError, brief
     from mia_bench.report.leaderboard import leaderboard
 
     page = leaderboard(results, os.path.relpath(results, out.parent))
     if not check:
-        out.write_text(page, encoding="utf-8")
+        try:
+            out.write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"file {out}", error.strerror or brief(error), "give a path that can be written"
+            ) from error
         click.echo(f"wrote {out}")
         return ExitStatus.OK
     if out.is_file() and out.read_text(encoding="utf-8") == page:

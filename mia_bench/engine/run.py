@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mia_bench.attack import Attack
-from mia_bench.dataset import Sample
+from mia_bench.dataset import Dataset, Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.events import RunFinished, RunStarted
@@ -78,8 +78,13 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     if options.device and not USUAL_DEVICES.fullmatch(options.device):
         open_device(options.device)  # imports torch, so usual names wait until there is something to measure
     selected = select(registry, options.attacks, options.keyword, options.options)
-    named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
-    dataset, target = open_dataset(registry, named), open_target(registry, spec)
+    asked = options.dataset or (f"of {options.target}" if options.target else DEFAULT_DATASET)
+    with blaming("dataset", asked, registry.datasets.get(asked.partition(":")[0], Dataset)):
+        named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
+        dataset = open_dataset(registry, named)
+    with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
+        target = open_target(registry, spec)
+        _ = target.fingerprint  # kept for later
     with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)
     if options.noise and options.independent_noise:

@@ -1,6 +1,7 @@
 """A user's mistake: what failed, why, the way out, the right exit status, and no traceback."""
 
 import csv
+import os
 import subprocess
 import sys
 import tomllib
@@ -232,3 +233,46 @@ def test_a_closed_pipe_is_no_error():
     command = f"set -o pipefail; {COMMAND} list | true"
     done = subprocess.run(command, shell=True, executable="/bin/bash", capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+RAISED = """
+import errno, sys
+import click
+import mia_bench.report.catalogue as catalogue
+from mia_bench.cli import main
+
+def fail(*args, **kwargs):
+    raise {error}
+
+catalogue.show_catalogue = fail
+sys.argv = ["mia-bench", "list"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "BrokenPipeError(errno.EPIPE, 'Broken pipe')",
+        "EOFError('Ran out of input')",
+        "PermissionError(errno.EACCES, 'Permission denied', 'some/file')",
+        "ConnectionRefusedError(errno.ECONNREFUSED, 'Connection refused')",
+        "OSError('no errno')",
+        "OSError(errno.ENOSPC, 'No space left on device', 'some/file')",
+        "click.Abort()",
+    ],
+)
+def test_an_error_of_the_system_is_not_taken_for_one_of_the_output_or_ctrl_c(error):
+    code = RAISED.format(error=error)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (70, "")
+    assert f"error: internal error: {error.split('(')[0].removeprefix('click.')}" in done.stderr
+    debug = {**os.environ, "MIA_BENCH_DEBUG": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=debug)
+    assert "Traceback" in done.stderr and "in fail" in done.stderr
+
+
+def test_a_page_that_cannot_be_written_is_named(cli):
+    done = cli("leaderboard", "--results", Path(__file__).parents[2] / "benchmarks" / "results", "--out", "no/x.md")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == "error: file no/x.md: No such file or directory\n  fix: give a path that can be written\n"

@@ -228,13 +228,31 @@ def test_a_caption_that_cannot_be_read_costs_only_its_sample(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("column", "meant"), [("is_member", "member"), ("Member", "member"), ("captions", "caption"), ("splits", "split")]
+    ("column", "meant"),
+    [
+        ("is_member", "member"),
+        ("Member", "member"),
+        ("membership", "member"),
+        ("captions", "caption"),
+        ("splits", "split"),
+    ],
 )
 def test_a_column_that_was_meant_to_be_read_is_refused(images, column, meant):
     refused(table(images, f"file_name,{column}\nimg/a.png,1\n"), f"{column!r}", f"did you mean {meant!r}?")
     (images / "metadata.csv").unlink()
     (images / "metadata.jsonl").write_text(f'{{"file_name": "img/a.png"}}\n{{"file_name": "img/b.png", "{column}": 1}}')
     refused(images, f"{column!r}", f"did you mean {meant!r}?")
+
+
+@pytest.mark.parametrize("column", ["idx", "uid", "ids", "test", "texts", "captions"])
+def test_a_column_that_is_merely_similar_is_kept_as_a_label(images, column):
+    found = read(table(images, f"file_name,caption,{column}\nimg/a.png,a cat,7\n"))
+    assert found["img/a.png"].labels == {column: "7"}
+
+
+@pytest.mark.parametrize("column", ["idx", "uid", "ids", "test"])
+def test_a_short_column_needs_no_caption_beside_it(images, column):
+    assert read(table(images, f"file_name,{column}\nimg/a.png,7\n"))["img/a.png"].labels == {column: "7"}
 
 
 def test_other_columns_are_named_once(images, caplog):

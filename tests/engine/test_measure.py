@@ -323,6 +323,23 @@ def test_a_faulty_dataset_or_target_plugin_is_broken(tmp_path, part):
         tiny.go(tmp_path, made, attacks="loss")
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(("part", "method"), [("dataset", "__init__"), ("target", "__init__"), ("target", "weights")])
+def test_a_plugin_that_fails_before_anything_is_loaded_is_broken(tmp_path, part, method, named):
+    made = tiny.registry()
+    kinds, name = (made.datasets, "given") if part == "dataset" else (made.targets, "tiny")
+
+    def fail(self, *arguments):
+        raise KeyError("x")
+
+    kinds[name] = type("Bad", (kinds[name],), {method: fail, "__module__": __name__})
+    given = {"dataset": "given", "target": None} if named else {"dataset": None, "target": "tiny"}
+    if part == "dataset" and not named:
+        del made.datasets["icons"], made.datasets["icons-mirror"]
+    with pytest.raises(BrokenPluginError, match=f"{part} .*its plugin failed: KeyError"):
+        tiny.go(tmp_path, made, attacks="loss", **given)
+
+
 # What it costs -----------------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,34 @@ def test_memorised_samples_are_scored_but_neither_compared_nor_calibrated_on(tmp
     assert results[1].n_members == 8
 
 
+@pytest.mark.parametrize("calibration", [(0, 0), (3, 0)])
+def test_memorised_samples_are_kept_without_a_calibration_set(tmp_path, calibration):
+    plain = tiny.icons(6, 6, calibration)
+    extra = [replace(s, id=f"m{s.id}", split="memorised") for s in plain[:3]]
+    result = tiny.go(tmp_path, tiny.registry(samples=[*plain, *extra]), attacks="loss,clid")
+    assert result.calibration
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    for label in ("loss", "clid"):
+        ids = {r["sample_id"] for r in rows if r["attack"] == label and r["split"] == "memorised"}
+        assert ids == {s.id for s in extra}
+    assert {r["split"] for r in rows} == {"audit", "memorised"}
+    assert {r.n for r in result.rows} == {12} and not result.failures
+
+
+def test_an_attack_that_changes_its_measurements_fails_and_its_presets_do_not(tmp_path):
+    def score(self, measured, calibration):
+        values = measured["loss"]
+        if self.params.scale == 1:
+            values *= -1
+        return values
+
+    made = tiny.registry(tiny.plugin([tiny.attack("mine", score=score)]))
+    result = tiny.go(tmp_path, made, attacks="mine,mine@double")
+    assert "read-only" in tiny.row(result, "mine").reason
+    own = tiny.go(tmp_path / "own", made, attacks="mine@double")
+    assert tiny.row(result, "mine@double").evaluation == tiny.row(own, "mine@double").evaluation
+
+
 def test_higher_means_member(tmp_path):
     samples = tiny.icons(6, 6)
     members = {s.id for s in samples if s.member}
