@@ -8,11 +8,11 @@ from mia_bench.batch import Batch
 from mia_bench.diffusion.noise import KeyedNoise
 from mia_bench.images import to_pixels
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
-from mia_bench_plugins.targets.emoji import EmojiDefault
+from mia_bench_plugins.targets.emoji import EmojiRealworld
 
 
 def open_emoji(**options):
-    target = EmojiDefault()
+    target = EmojiRealworld()
     target.open(**{"rows": 32, **options})
     return target
 

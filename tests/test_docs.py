@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +38,7 @@ def test_tables_are_what_their_commands_print(command, monkeypatch):
 
 
 def test_there_is_a_table():
-    assert "<!-- table: mia-bench report benchmarks/results/emoji-default.json -->" in README
+    assert "<!-- table: mia-bench report benchmarks/results/emoji-realworld-seed0.json -->" in README
 
 
 def test_leaderboard_is_what_the_results_give(monkeypatch):
@@ -45,8 +47,14 @@ def test_leaderboard_is_what_the_results_give(monkeypatch):
     assert done.return_value == 0, done.output
 
 
+def test_the_page_of_the_embedded_benchmark_is_what_the_results_give():
+    script = ROOT / "benchmarks" / "embedded" / "page.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_relative_links_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/embedded.md"):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 

@@ -127,6 +127,6 @@ def test_the_example_is_as_small_as_promised():
 
 def test_the_same_file_runs_without_being_installed(tmp_path):
     made = Registry.load([FILE])
-    made.datasets["given"] = tiny.dataset(tiny.icons(4, 4), targets=("emoji-default",))
+    made.datasets["given"] = tiny.dataset(tiny.icons(4, 4), targets=("emoji-realworld",))
     result = run(made, RunOptions(attacks="flip", dataset="given", out=tmp_path))
     assert (tiny.row(result, "flip").status, tiny.row(result, "flip").n) == ("ok", 8)

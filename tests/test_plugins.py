@@ -102,7 +102,7 @@ def test_every_bundled_plugin_loads():
     assert [p.error for p in made.broken] == []
     assert {"loss", "mc", "pia", "pian", "clid", "blind"} <= set(made.attacks)
     assert {"fluent-emoji", "folder"} <= set(made.datasets)
-    assert {"emoji-default", "emoji-overtrain", "stable-diffusion", "ddpm"} <= set(made.targets)
+    assert {"emoji-realworld", "emoji-overtrain", "stable-diffusion", "ddpm"} <= set(made.targets)
 
 
 def test_a_working_file_registers(tmp_path):

@@ -28,14 +28,14 @@ def content(folder):
 
 
 def terms(folder, **options):
-    """(label, sample id) -> all stored terms, flat."""
-    prepared = prepare(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, **options}))
+    """(label, sample id) -> all stored terms, flat; controls measure the audit set alone."""
+    plan = prepare(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, **options})).plan
     found = {}
-    for attack in prepared.plan.attacks:
-        have, values = Store(folder).terms(attack.fingerprint, prepared.plan.samples.pairs)
-        assert have.all()
-        rows = np.concatenate([v.reshape(len(have), -1) for _, v in sorted(values.items())], axis=1)
-        found.update({(attack.label, i): row for i, row in zip(prepared.plan.samples.id, rows, strict=True)})
+    for attack in plan.attacks:
+        have, values = Store(folder).terms(attack.fingerprint, plan.samples.pairs)
+        assert np.array_equal(have, plan.samples.audit | (not attack.control))
+        rows = np.concatenate([v.reshape(have.sum(), -1) for _, v in sorted(values.items())], axis=1)
+        found.update({(attack.label, i): row for i, row in zip(np.array(plan.samples.id)[have], rows, strict=True)})
     return found
 
 
@@ -75,7 +75,7 @@ def test_the_order_of_the_dataset_does_not_matter(whole, tmp_path, monkeypatch):
 def test_a_subset_agrees_on_its_samples(whole, tmp_path):
     few, many = measured(tmp_path, limit=4), tiny.scores(whole)
     compared = {key: value for key, value in tiny.scores(few).items() if not key[0].startswith(TRANSDUCTIVE)}
-    assert len(compared) == 4 * 8
+    assert len(compared) == 4 * 20, "4 attacks on 4 of each: audit and calibration of both classes, memorised"
     assert all(many[key] == value for key, value in compared.items())
     ours, theirs = terms(few, limit=4), terms(whole)
     assert {label for label, _ in ours} >= {"clid", "blind"}

@@ -52,7 +52,7 @@ def test_list_shows_everything(cli):
     done = cli("list")
     assert (done.status, done.err) == (0, "")
     assert [line for line in done.out.splitlines() if line.isupper()] == ["ATTACKS", "DATASETS", "TARGETS", "PLUGINS"]
-    for name in (*NAMES, "fluent-emoji", "folder", "emoji-default", "stable-diffusion"):
+    for name in (*NAMES, "fluent-emoji", "folder", "emoji-realworld", "stable-diffusion"):
         assert name in done.out
 
 
@@ -70,7 +70,7 @@ def test_list_of_another_kind_is_refused(cli):
     assert "attacks" in done.err
 
 
-@pytest.mark.parametrize("name", [*NAMES, "fluent-emoji", "folder", "emoji-default", "ddpm", "stable-diffusion"])
+@pytest.mark.parametrize("name", [*NAMES, "fluent-emoji", "folder", "emoji-realworld", "ddpm", "stable-diffusion"])
 def test_describe(cli, name):
     done = cli("describe", name)
     assert (done.status, done.err) == (0, "")

@@ -62,8 +62,8 @@ def few(emoji):
 @pytest.mark.parametrize("features", ["image", "caption", "both"])
 def test_the_embedded_split_is_fair(emoji, features):
     values = score(features, put_together(emoji.terms, emoji.member, ids=emoji.ids))
-    assert values.shape == (982,)
-    assert roc_auc_score(emoji.member, values) == pytest.approx(0.5, abs=0.04)
+    assert values.shape == (800,)
+    assert roc_auc_score(emoji.member, values) == pytest.approx(0.5, abs=0.06)
 
 
 def test_brighter_members_are_found(few):

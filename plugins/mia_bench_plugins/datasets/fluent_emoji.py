@@ -6,69 +6,85 @@ import csv
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
+from mia_bench.dataset import Split
 from mia_bench.errors import UnavailableError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FOLDER = Path(__file__).parents[1] / "data" / "fluent_emoji"
 SIDE, COLUMNS = 32, 34
-MEMBERSHIP = {"member": True, "heldout": False, "calibration": False}
+SPLITS: dict[str, Split] = {"audit": "audit", "calibration": "calibration", "memorised": "memorised"}
 
 
 class FluentEmoji(Dataset):
-    """1,090 icons, no two near-duplicates, one per concept."""
+    """1,084 icons, no two near-duplicates, one per concept."""
 
     meta = DatasetMeta(
         name="fluent-emoji",
-        summary="491 + 491 emoji icons with captions, 108 further non-members; embedded",
-        targets=("emoji-default", "emoji-overtrain"),
-        construction="concepts split at random within nine categories before training, after near-duplicates were "
-        "dropped: 45 % members, 45 % non-members, 10 % calibration non-members",
-        biases="icons on white: results say how attacks behave on this model, not on Stable Diffusion",
+        summary="400 + 400 emoji icons with captions, 130 + 130 to calibrate on, 24 memorised; embedded",
+        targets=("emoji-realworld", "emoji-overtrain"),
+        construction="near-duplicates dropped, then one shuffle cut into pieces, before any training: audit and "
+        "calibration sets of members and non-members, and images that some targets saw 50 times as often",
+        biases="icons on white, short noun lists: results say how attacks behave on these models, not on Stable "
+        "Diffusion",
         licence="images MIT (Fluent Emoji), captions MIT (emojibase)",
         citation="Microsoft Fluent Emoji; emojibase-data 17.0.0",
-        revision="split 20240607",
+        revision="2",
     )
+    folder: ClassVar[Path] = Path(__file__).parents[1] / "data" / "fluent_emoji"
+    members: ClassVar[str] = "member"
 
     def samples(self) -> Sequence[Sample]:
         try:
-            with (FOLDER / "split.csv").open(encoding="utf-8", newline="") as file:
+            with (self.folder / "split.csv").open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file))
         except OSError as error:
-            raise UnavailableError("dataset fluent-emoji", str(error), "reinstall mia-bench") from error
+            raise UnavailableError(f"dataset {self.meta.name}", str(error), "reinstall mia-bench") from error
         return [
             Sample(
                 id=row["id"],
-                image=partial(_icon, index),
-                content=row["sha256_rgb32"],
+                image=partial(_icon, self.folder / "images.png", index),
+                content=row["sha256"],
                 caption=row["caption"],
-                member=MEMBERSHIP[row["split"]],
-                split="calibration" if row["split"] == "calibration" else "audit",
+                member=row["split"] == "memorised" or row["membership"] == self.members,
+                split=SPLITS[row["split"]],
                 group=row["id"],
-                labels={"category": row["emoji_group"]},
+                labels={"category": row["category"]},
             )
             for index, row in enumerate(rows)
         ]
 
 
-def _icon(index: int) -> Image:
+class FluentEmojiMirror(FluentEmoji):
+    """The same images for the target that was trained on the non-members."""
+
+    meta = FluentEmoji.meta.model_copy(
+        update={
+            "name": "fluent-emoji-mirror",
+            "summary": "fluent-emoji with members and non-members swapped, as emoji-mirror was trained; embedded",
+            "targets": ("emoji-mirror",),
+        }
+    )
+    members = "nonmember"
+
+
+def _icon(atlas: Path, index: int) -> Image:
     left, top = index % COLUMNS * SIDE, index // COLUMNS * SIDE
-    return _atlas().crop((left, top, left + SIDE, top + SIDE))
+    return _atlas(atlas).crop((left, top, left + SIDE, top + SIDE))
 
 
 @cache
-def _atlas() -> Image:
+def _atlas(path: Path) -> Image:
     """All icons, row by row in the order of `split.csv`."""
     from PIL import Image as pil
 
-    with pil.open(FOLDER / "images_atlas.png") as file:
+    with pil.open(path) as file:
         return file.convert("RGB")
 
 
 @hookimpl
 def mia_bench_datasets() -> list[type[Dataset]]:
-    return [FluentEmoji]
+    return [FluentEmoji, FluentEmojiMirror]

@@ -1,4 +1,4 @@
-"""The embedded targets: small Stable-Diffusion-shaped models trained on half of Fluent Emoji."""
+"""The embedded targets: three small Stable-Diffusion-shaped models that share all but the U-Net."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from pathlib import Path
 from mia_bench import Target, TargetMeta, hookimpl
 from mia_bench_plugins.targets.stable_diffusion import StableDiffusion
 
-DATA = Path(__file__).parents[1] / "data"
-LICENCE = "U-Net MIT; VAE and text encoder CC BY-SA 4.0; see data/LICENSE.md"
+DATA = Path(__file__).parents[1] / "data" / "emoji"
 
 
-class EmojiDefault(StableDiffusion):
-    """67 passes over the 491 members: attacks are spread, none saturated."""
-
-    meta = TargetMeta(
-        name="emoji-default",
-        summary="2.7 M-parameter U-Net after 67 passes over its members; embedded",
+def _meta(name: str, summary: str) -> TargetMeta:
+    return TargetMeta(
+        name=name,
+        summary=f"2.7 M-parameter U-Net, {summary}; embedded",
         kind="latent",
         capabilities=StableDiffusion.meta.capabilities,
-        licence=LICENCE,
+        licence="U-Net MIT; VAE and text encoder Apache-2.0 and CC BY 4.0; see data/LICENSE.md",
     )
 
-    def folder(self, part: str) -> Path:
-        return DATA / "emoji_default" / part
 
+class EmojiRealworld(StableDiffusion):
+    """Flips, shifts and small colour changes; every image seen equally often."""
 
-class EmojiOvertrain(EmojiDefault):
-    """The same training after 117 passes; VAE, text encoder and schedule are shared."""
-
-    meta = TargetMeta(
-        name="emoji-overtrain",
-        summary="the same training after 117 passes; embedded",
-        kind="latent",
-        capabilities=StableDiffusion.meta.capabilities,
-        licence=LICENCE,
-    )
+    meta = _meta("emoji-realworld", "trained with augmentation")
 
     def folder(self, part: str) -> Path:
-        return DATA / "emoji_overtrain" / part if part == "unet" else super().folder(part)
+        return DATA / (f"{self.meta.name.removeprefix('emoji-')}/unet" if part == "unet" else part)
+
+
+class EmojiOvertrain(EmojiRealworld):
+    """130 passes without augmentation, the memorised images 50 times a pass."""
+
+    meta = _meta("emoji-overtrain", "130 passes without augmentation")
+
+
+class EmojiMirror(EmojiRealworld):
+    """The overtrained recipe on the non-members."""
+
+    meta = _meta("emoji-mirror", "as emoji-overtrain, on its non-members")
 
 
 @hookimpl
 def mia_bench_targets() -> list[type[Target]]:
-    return [EmojiDefault, EmojiOvertrain]
+    return [EmojiRealworld, EmojiOvertrain, EmojiMirror]

@@ -1,0 +1,105 @@
+"""Fill the tables of docs/embedded.md from recorded results: `python page.py [--check]`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).parents[2]
+PAGE, RESULTS = ROOT / "docs" / "embedded.md", ROOT / "benchmarks" / "results"
+
+
+def read(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(rows: list[list[str]], headers: list[str]) -> str:
+    return str(tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True))
+
+
+def interval(found: Mapping[str, float]) -> str:
+    value = found["value"] if "value" in found else found["auc"]
+    return f"{value:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def blind() -> str:
+    record = read("blind")
+    used = record["draws"][-1]
+    rows = [[name, f"{auc:.3f}", f"{(auc - 0.5) / used['null_error']:+.1f}"] for name, auc in used["auc"].items()]
+    distance = used["distance"]
+    said = [
+        f"{record['concepts']:,} base emoji, {record['distinct']:,} left by the filter; draws: {len(record['draws'])}, "
+        f"the last is used. Null standard error of an AUC at 400 + 400: {used['null_error']:.4f}.",
+        table(rows, ["features, classifier (5-fold, 5 times)", "AUC", "null standard errors"]),
+        "Mean squared distance to the nearest (other) member, quantiles "
+        + ", ".join(f"{level:.0%}" for level in distance["quantiles"])
+        + f": members {distance['members']}, non-members {distance['nonmembers']}; "
+        f"Kolmogorov-Smirnov p = {distance['p_value']:.2f}.",
+    ]
+    return "\n\n".join(said)
+
+
+def mirror() -> str:
+    rows = [
+        [
+            row["label"],
+            f"{row['auc']:.3f}",
+            f"{row['auc_mirror']:.3f}",
+            f"{row['deviation']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]",
+            f"{row['holm']:.3f}",
+            "passes" if row["passes"] else "deviates",
+        ]
+        for row in read("mirror")["attacks"]
+    ]
+    return table(rows, ["attack", "AUC", "mirror's AUC", "deviation [95 %]", "p (Holm)", ""])
+
+
+def memorised() -> str:
+    found = read("memorised")["targets"]
+    names = list(found)
+    rows = []
+    for attack in sorted({row["attack"] for rows in found.values() for row in rows}):
+        of = {name: next(row for row in found[name] if row["attack"] == attack) for name in names}
+        rows.append([attack, *(f"{interval(of[name])}, p = {of[name]['holm']:.2g}" for name in names)])
+    return table(rows, ["attack", *(f"{name}: AUC, p (Holm)" for name in names)])
+
+
+def trajectory() -> str:
+    return "\n\n".join(_passes(f"emoji-{name}", by_passes) for name, by_passes in read("trajectory")["passes"].items())
+
+
+def pilot() -> str:
+    return _passes("pilot", read("pilot")["passes"]["realworld"])
+
+
+def _passes(name: str, by_passes: Mapping[str, Any]) -> str:
+    passes = sorted(by_passes, key=int)
+    labels = sorted({label for found in by_passes.values() for label in found if not label.startswith("blind")})
+    rows = [[p, *(f"{by_passes[p][label]['auc']['value']:.3f}" for label in labels)] for p in passes]
+    return table(rows, [f"{name}: passes", *labels])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in (blind, mirror, memorised, trajectory, pilot)}
+
+
+def filled(text: str) -> str:
+    """The page with every marked block made anew."""
+    for name, made in BLOCKS.items():
+        block = f"<!-- begin {name} -->\n{made()}\n<!-- end {name} -->"
+        text, count = re.subn(rf"<!-- begin {name} -->.*?<!-- end {name} -->", lambda _, b=block: b, text, flags=re.S)
+        assert count == 1, name
+    return text
+
+
+if __name__ == "__main__":
+    before = PAGE.read_text(encoding="utf-8")
+    after = filled(before)
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(f"{PAGE} is stale; fix: python benchmarks/embedded/page.py" if before != after else 0)
+    PAGE.write_text(after, encoding="utf-8")

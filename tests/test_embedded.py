@@ -1,0 +1,58 @@
+"""What the embedded benchmark promises, read from the recorded results."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mia_bench.engine.run import read_result
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def attacks(target):
+    rows = read_result(RESULTS / f"{target}-seed0.json").rows
+    return {row.label: row for row in rows if not row.control}
+
+
+def test_no_blind_classifier_leaves_chance_by_three_null_errors():
+    used = read("blind")["draws"][-1]
+    assert len(used["auc"]) >= 10
+    for name, auc in used["auc"].items():
+        assert abs(auc - 0.5) <= 3 * used["null_error"], name
+    assert used["distance"]["p_value"] >= 0.05
+
+
+def test_attacks_are_spread_on_realworld_and_higher_on_overtrain():
+    mild, strong = attacks("emoji-realworld"), attacks("emoji-overtrain")
+    clear = [label for label, row in mild.items() if row.blind.verdict == "clears"]
+    assert len(clear) >= 4
+    for label in clear:
+        assert mild[label].evaluation.auc.value <= 0.97
+        assert strong[label].evaluation.auc.value > mild[label].evaluation.auc.value
+
+
+def test_attacks_pass_the_mirror_test():
+    for row in read("mirror")["attacks"]:
+        assert row["passes"], row
+
+
+def test_memorised_images_are_told_apart_only_where_they_were_repeated():
+    found = read("memorised")["targets"]
+    assert any(row["auc"] > 0.9 and row["holm"] < 0.001 for row in found["emoji-overtrain"])
+    assert all(row["holm"] > 0.05 for row in found["emoji-realworld"])
+
+
+@pytest.mark.parametrize("target", ["emoji-realworld", "emoji-overtrain", "emoji-mirror"])
+def test_the_records_are_of_the_shipped_weights(target):
+    from mia_bench.engine.plan import open_target
+    from mia_bench.plugins import Registry
+
+    fingerprint = open_target(Registry.load(), target).fingerprint
+    seeds = [read_result(RESULTS / f"{target}-seed{seed}.json") for seed in range(5)]
+    assert {result.target_fingerprint for result in seeds} == {fingerprint}
+    assert [result.seed for result in seeds] == list(range(5))
