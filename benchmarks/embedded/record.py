@@ -3,7 +3,8 @@
     python record.py RESULTS RUNS
 
 Writes to RESULTS one file per target and noise seed, the mirror test and the memorised images; RUNS keeps the run
-folders, so that a second start resumes. Record from a clean checkout.
+folders, so that a second start resumes. Record from a clean checkout; nothing is written to RESULTS before all is
+measured, so it stays clean.
 """
 
 from __future__ import annotations
@@ -52,21 +53,20 @@ def memorised(run_folder: Path) -> list[dict[str, Any]]:
 
 
 def main(results: Path, runs: Path) -> None:
-    registry = Registry.load()
+    registry, records = Registry.load(), dict[str, Any]()
     for seed in SEEDS:
         for target in TARGETS:
             result = run(registry, RunOptions(target=target, seed=seed, out=runs / f"{target}-{seed}"))
-            content = json_text(result.model_dump(mode="json"))
-            (results / f"{target}-seed{seed}.json").write_text(content + "\n", encoding="utf-8")
+            records[f"{target}-seed{seed}"] = result.model_dump(mode="json")
             shown = {r.label: round(r.evaluation.auc.value or 0, 3) for r in result.rows if r.evaluation}
             print(target, seed, shown, flush=True)
     pair = [runs / f"{target}-0" for target in TARGETS[1:]]
-    tests = {"benchmark": "mirror", "seed": 0, "runs": TARGETS[1:], "attacks": [row.to_json() for row in mirror(*pair)]}
+    tested = [row.to_json() for row in mirror(*pair)]
     found = {target: memorised(runs / f"{target}-0") for target in TARGETS}
-    (results / "mirror.json").write_text(json_text(tests) + "\n", encoding="utf-8")
-    (results / "memorised.json").write_text(
-        json_text({"benchmark": "memorised", "seed": 0, "targets": found}) + "\n", encoding="utf-8"
-    )
+    records["mirror"] = {"benchmark": "mirror", "seed": 0, "runs": TARGETS[1:], "attacks": tested}
+    records["memorised"] = {"benchmark": "memorised", "seed": 0, "targets": found}
+    for name, content in records.items():
+        (results / f"{name}.json").write_text(json_text(content) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mia_bench.attack import Measured
+from mia_bench.engine.provenance import environment
 from mia_bench.engine.run import RunOptions, instances, read_plan, run
 from mia_bench.metrics import Metric, evaluate
 from mia_bench.plugins import Registry
@@ -128,7 +129,8 @@ def _line(panel: Any, x: list[int], points: list[dict[str, float]], label: str, 
 
 if __name__ == "__main__":
     place, out, *figure = (Path(argument) for argument in sys.argv[1:])
-    measured = {"benchmark": "trajectory", "passes": against_passes(place), "queries": against_queries(place)}
+    measured = {"benchmark": "trajectory", "environment": environment("cpu")}
+    measured |= {"passes": against_passes(place), "queries": against_queries(place)}
     out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     for path in figure:
         draw(json.loads(out.read_text(encoding="utf-8")), path)
