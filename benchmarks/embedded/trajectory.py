@@ -25,6 +25,7 @@ from mia_bench.result import Result
 from mia_bench.store import Store
 
 HERE = Path(__file__).parent
+TRAININGS = ("overtrain", "realworld")
 # Nested, so that the first n are a design of their own; the attacks' published three come first.
 TIMESTEPS = (450, 440, 460, 400, 500, 350, 550, 300, 600, 250)
 GRID = {"mc": {"t": TIMESTEPS}, "clid": {"t": TIMESTEPS}, "clid@null": {}}
@@ -33,7 +34,8 @@ COLUMNS = {"mc": 1, "clid": 5, "clid@null": 2}  # queries per timestep
 
 def checkpoints(work: Path) -> Iterator[tuple[str, int, Path]]:
     """Name, passes and folder of every checkpoint, in order."""
-    found = [(path.parent.name, int(path.name), path) for path in (work / "checkpoints").glob("*/[0-9]*")]
+    paths = (path for name in TRAININGS for path in (work / "checkpoints" / name).glob("[0-9]*"))
+    found = [(path.parent.name, int(path.name), path) for path in paths]
     return iter(sorted(found))
 
 
