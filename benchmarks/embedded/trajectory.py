@@ -101,20 +101,23 @@ def draw(content: dict[str, Any], path: Path) -> None:
         {"svg.hashsalt": "mia-bench", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
     names = sorted(content["passes"])
+    found = {label for by_passes in content["passes"].values() for metrics in by_passes.values() for label in metrics}
+    attacks = sorted(label for label in found if not label.startswith("blind"))
+    styles = {label: {"color": f"C{i}"} for i, label in enumerate(attacks)}
+    styles["blind"] = {"color": "black", "linestyle": ":"}
     figure, axes = plt.subplots(2, len(names), figsize=(4.5 * len(names), 7), sharey="row", squeeze=False)
     for column, name in enumerate(names):
         by_passes = content["passes"][name]
         x = sorted(by_passes, key=int)
-        labels = sorted(
-            {label for metrics in by_passes.values() for label in metrics if not label.startswith("blind@")}
-        )
-        for label in labels:
-            style = {"color": "grey", "linestyle": ":"} if label == "blind" else {}
+        for label, style in styles.items():
             _line(axes[0, column], [int(p) for p in x], [by_passes[p][label]["auc"] for p in x], label, **style)
         for label, points in sorted(content["queries"][name].items()):
-            _line(axes[1, column], [p["queries"] for p in points], points, label)
+            _line(axes[1, column], [p["queries"] for p in points], points, label, **styles[label])
         axes[0, column].set(title=f"emoji-{name}", xlabel="passes over the members", xscale="log")
         axes[1, column].set(xlabel="queries per image", xscale="log")
+        for panel, ticks in ((axes[0, column], [int(p) for p in x]), (axes[1, column], [1, 2, 5, 10, 20, 50])):
+            panel.set_xticks(ticks, [str(tick) for tick in ticks])
+            panel.minorticks_off()
     for row in axes:
         row[0].set_ylabel("AUC with 95 % interval")
         row[-1].legend(frameon=False, fontsize=8, loc="best")
