@@ -47,6 +47,7 @@ class Capability(StrEnum):
     CAPTION = "caption"
     GENERATE = "generate"
     GRADIENT = "gradient"
+    REFERENCE = "reference"  # another model beside the target, named by the user
 
 
 class Meta(BaseModel):
@@ -60,6 +61,9 @@ class Meta(BaseModel):
         access: What the attacker sees of the target.
         needs: Capabilities the target must have.
         caption: Whether captions are ignored, used when there, or required.
+        calibration: Whether labelled samples outside the audit set are ignored, used when there, or required.
+        equation: The score in plain text, as the paper has it.
+        faults: Known faults and departures of the published programs, for the reader of their tables.
         licence: Licence of the authors' own program, where there is one; nothing is copied from it.
         orientation: Which way the paper's own statistic points; `score` always returns higher = member.
         version: Definition version; raise it whenever the numbers change.
@@ -75,6 +79,9 @@ class Meta(BaseModel):
     access: Access
     needs: frozenset[Capability] = frozenset({Capability.DENOISE})
     caption: Literal["unused", "optional", "required"] = "optional"
+    calibration: Literal["unused", "optional", "required"] = "unused"
+    equation: str = ""
+    faults: tuple[str, ...] = ()
     orientation: Literal["lower is member", "higher is member"] = "lower is member"
     version: int = 1
 
@@ -186,6 +193,10 @@ class Attack(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params
+
+    def needs(self) -> frozenset[Capability]:
+        """What the target must be able to do for these parameters."""
+        return self.meta.needs
 
     @abstractmethod
     def queries(self) -> int:

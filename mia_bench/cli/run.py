@@ -30,6 +30,11 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 )
 @click.option("--dataset", metavar="NAME[:ARG]", help="Samples to audit.  [default: the target's own, or fluent-emoji]")
 @click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
+@click.option(
+    "--reference",
+    metavar="NAME|PATH",
+    help="A model that never saw the samples, e.g. the one the target was tuned from; some attacks ask it too.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")

@@ -37,12 +37,13 @@ class RowRunner:
         self.done = self.padding = self.calls = 0
         self.seconds = 0.0
 
-    def __call__(self, network: Network, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, network: Network, *inputs: torch.Tensor, pad: bool = True) -> torch.Tensor:
         """Apply `network` row by row.
 
         Args:
             network: Maps tensors `(rows, ...)` to a tensor `(rows, ...)`, each row on its own.
             inputs: Tensors `(N, ...)` with the same N.
+            pad: Fill the last call up to the row count.
 
         Returns:
             `(N, ...)`.
@@ -54,7 +55,7 @@ class RowRunner:
         count = inputs[0].shape[0]
         while True:
             try:
-                outputs = self._map(network, inputs, count)
+                outputs = self._map(network, inputs, count, pad)
                 break
             except Exception as error:
                 if self.rows == 1 or not _out_of_memory(error):
@@ -67,16 +68,16 @@ class RowRunner:
                 torch.cuda.empty_cache()
         self.done += count
         self.calls += len(outputs)
-        self.padding += len(outputs) * self.rows - count
+        self.padding += sum(map(len, outputs)) - count
         self.seconds += time.perf_counter() - began
         return torch.cat(outputs)[:count]
 
-    def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int) -> list[torch.Tensor]:
+    def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int, pad: bool) -> list[torch.Tensor]:
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def call(start: int) -> torch.Tensor:
             with torch.inference_mode(inference), torch.set_grad_enabled(grad):  # both are per thread
-                return network(*(_chunk(x, start, self.rows) for x in inputs))
+                return network(*(_chunk(x, start, self.rows, pad) for x in inputs))
 
         starts = range(0, count, self.rows)
         if self.pool is None or len(starts) == 1 or grad:
@@ -84,10 +85,10 @@ class RowRunner:
         return list(self.pool.map(call, starts))
 
 
-def _chunk(x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
+def _chunk(x: torch.Tensor, start: int, rows: int, pad: bool) -> torch.Tensor:
     # Contiguous, because padding changes the memory layout of channels-last inputs and a layout has its own rounding.
     part = x[start : start + rows].contiguous()
-    missing = rows - part.shape[0]
+    missing = rows - part.shape[0] if pad else 0
     return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 
 

@@ -40,6 +40,7 @@ class RunOptions:
     keyword: str | None = None
     dataset: str | None = None
     target: str | None = None
+    reference: str | None = None
     limit: int | None = None
     seed: int = 0
     device: str | None = None
@@ -85,6 +86,10 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
         target = open_target(registry, spec)
         _ = target.fingerprint  # kept for later
+    if options.reference:
+        with blaming("reference", options.reference, Target):
+            target.reference = open_target(registry, options.reference)
+            _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)
     if options.noise and options.independent_noise:

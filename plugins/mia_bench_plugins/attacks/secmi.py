@@ -78,7 +78,7 @@ def t_error(batch: Batch, target: Target, params: SecMI.Params) -> torch.Tensor:
     here = denoiser(x, t, given)
     there = denoiser(schedule.jump(x, here, t, on), on, given)
     ratio = schedule.noise / schedule.signal
-    return float(schedule.signal[t] * (ratio[on] - ratio[t])) * (there - here).neg()
+    return float(schedule.signal[t] * (ratio[on] - ratio[t])) * (here - there)
 
 
 @hookimpl
