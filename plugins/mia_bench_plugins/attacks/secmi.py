@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -43,22 +43,27 @@ class SecMI(Attack):
             stride: Steps of the inversion, k.
             ahead: The step on and back, k'.
             p: Power of the error, never rooted.
+            noising: How x_t is made: by deterministic `inversion`, or with `random` noise, which is no longer SecMI.
         """
 
         t: Timestep = by_kind(pixel=90, latent=100)
         stride: int = Field(10, ge=1)
         ahead: int = Field(10, ge=1)
         p: int = Field(2, ge=1, le=16)
+        noising: Literal["inversion", "random"] = "inversion"
 
     presets = {
         "paper": {"t": 100},  # Section 5.1
         "cifar-code": {"t": 90},  # the released loop stops one step short of 100
         "ldm-code": {"t": 140},  # index 14 of SecMI-LDM's ascending list
         "clid-baseline": {"t": 100, "ahead": 1},  # the flags of CLiD's comparison
+        # CopyMark (Liang & You 2024, arXiv:2410.03640): random noise, and index 14 of a list that descends.
+        "copymark": {"t": 51, "noising": "random"},
     }
 
     def queries(self) -> int:
-        return len(range(0, self.params.t, self.params.stride)) + 2
+        inversion = range(0, self.params.t, self.params.stride) if self.params.noising == "inversion" else ()
+        return len(inversion) + 2
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         return {"error": power_sum(t_error(batch, target, self.params), self.params.p)}
@@ -72,9 +77,12 @@ def t_error(batch: Batch, target: Target, params: SecMI.Params) -> torch.Tensor:
     schedule, denoiser, given = target.schedule, target.denoiser, batch.condition
     t, on = params.t, params.t + params.ahead
     x: torch.Tensor = batch.x0
-    for start in range(0, t, params.stride):
-        stop = min(start + params.stride, t)
-        x = schedule.jump(x, denoiser(x, start, given), start, stop)
+    if params.noising == "random":
+        x = schedule.noised(x, batch.eps(t), t)
+    else:
+        for start in range(0, t, params.stride):
+            stop = min(start + params.stride, t)
+            x = schedule.jump(x, denoiser(x, start, given), start, stop)
     here = denoiser(x, t, given)
     there = denoiser(schedule.jump(x, here, t, on), on, given)
     ratio = schedule.noise / schedule.signal
