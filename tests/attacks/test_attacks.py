@@ -242,6 +242,7 @@ def test_importance_needs_a_weight_for_each_word(emoji, emoji_samples, make_batc
 
 PRESETS = [(cls, preset) for cls in ATTACKS for preset in ["", *cls.presets]]
 QUERIES = {"loss": 1, "mc": 3, "pia": 2, "pian": 2, "clid": 15, "clid@null": 6}
+QUERIES |= {"mc@copymark-pia": 50, "mc@copymark-pian": 50}
 
 
 def label(cls, preset):

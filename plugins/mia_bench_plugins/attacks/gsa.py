@@ -79,8 +79,7 @@ class GSA(Attack):
         from mia_bench.diffusion.keyed import plain
 
         t, denoiser, given = self.params.t, target.denoiser, batch.condition
-        eps = batch.eps(t)  # (B, T, C, H, W)
-        x, eps = plain(target.schedule.noised(batch.x0, eps, t)), plain(eps)
+        x, eps = plain(target.schedule.noised(batch.x0, batch.eps(t), t)), plain(batch.eps(t))  # (B, T, C, H, W)
         at_once = len(t) if self.params.backward == "once" else 1
         rows = []
         with target.differentiable() as weights, torch.enable_grad():
