@@ -60,8 +60,12 @@ class ResNet(nn.Sequential):
     """
 
     def __init__(self, channels: int, outputs: int, stages: int = 4) -> None:
-        layers: list[nn.Module] = [nn.Conv2d(channels, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-        before = 64
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, WIDTHS[0], 3, 1, 1, bias=False),
+            nn.BatchNorm2d(WIDTHS[0]),
+            nn.ReLU(),
+        ]
+        before = WIDTHS[0]
         for stage, width in enumerate(WIDTHS[:stages]):
             layers += [Block(before, width, 2 if stage else 1), Block(width, width, 1)]
             before = width
