@@ -31,7 +31,7 @@ class SecMINNs(SecMI):
     target's latent channels. Its raw output is fitted to 1 for members and 0 for others by squared error: SGD, rate
     0.001, momentum 0.9, weight decay 0.0005, steps of at most 128, 15 epochs, last epoch. It learns from the
     calibration set, whose own samples are scored by two networks, each fitted on the other half. On the CPU that costs
-    about 6 ms a calibration sample and epoch for 4x16x16 maps, 16 times that for 4x64x64.
+    about 11 ms a calibration sample and epoch for 4x16x16 maps, 16 times that for 4x64x64.
 
     Maps are divided by their root mean square over the fitted rows, where the program takes them as they are: on
     latents they are so small that batch normalisation does not find their scale in the few steps that a small
