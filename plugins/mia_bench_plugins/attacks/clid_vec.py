@@ -1,4 +1,4 @@
-"""CLiD_vec: boosted trees on conditional likelihood discrepancies (Zhai et al. 2024, arXiv:2405.14800, Section 3.5)."""
+"""CLiD_vec: boosted trees on conditional likelihood discrepancies (Zhai et al. 2024, arXiv:2405.14800)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CLiDVec(CLiD):
         name="clid-vec",
         summary="classifier of the denoising error's rises when the caption is reduced",
         paper="arXiv:2405.14800",
-        citation="Zhai et al., NeurIPS 2024, Section 3.5",
+        citation="Zhai et al., NeurIPS 2024, CLiD_vec",
         licence="none stated",
         access=Access.LOSS,
         needs=frozenset({Capability.DENOISE, Capability.CAPTION}),

@@ -1,4 +1,4 @@
-"""SecMI_NNs: a classifier of SecMI's error maps (Duan et al. 2023, arXiv:2302.01316, Section 4.3)."""
+"""SecMI_NNs: a classifier of SecMI's error maps (Duan et al. 2023, arXiv:2302.01316, Eq. 16)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SecMINNs(SecMI):
         name="secmi-nns",
         summary="classifier of the error map of one deterministic step on and back",
         paper="arXiv:2302.01316",
-        citation="Duan et al., ICML 2023, Section 4.3, Eq. 16",
+        citation="Duan et al., ICML 2023, Eq. 16",
         licence="MIT",
         access=Access.NOISE,
         calibration="required",
