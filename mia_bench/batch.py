@@ -121,6 +121,10 @@ class Batch:
 
         return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)
 
+    def draw(self, quantity: str, shape: tuple[int, ...], draw: int = 0) -> torch.Tensor:
+        """Standard normal noise of any shape for what is no latent, e.g. text states: float32 `(B, *shape)`."""
+        return self._draw(lambda i: self.noise.draw(i, quantity, None, draw, shape))
+
     def check_unchanged(self) -> None:
         """Called after each attack: what the next one reads must be what this one was given.
 

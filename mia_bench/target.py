@@ -169,12 +169,16 @@ class Target(ABC):
         self._texts: OrderedDict[str, Any] = OrderedDict()
         if self.reference:
             self.reference.open(device, dtype, rows, threads, share, latent)
+            why = ""
             if self.reference.sample_shape != self.sample_shape:
-                what = f"reference {self.reference.argument or self.reference.meta.name}"
                 why = f"its inputs are {self.reference.sample_shape}, the target's {self.sample_shape}"
+            elif not self.schedule.agrees(self.reference.schedule):
+                why = "its noise levels are not the target's, so it cannot be asked about the same noised images"
+            if why:
+                what = f"reference {self.reference.argument or self.reference.meta.name}"
                 raise UnavailableError(what, why, "give a model of the target's family with --reference")
             other = self.reference.denoiser
-            other.account, other.rows = self.denoiser.account, self.denoiser.rows
+            other.account, other.rows, other.name = self.denoiser.account, self.denoiser.rows, "reference"
 
     def forget(self) -> None:
         """Start a new batch: earlier predictions are dropped, recent text states kept."""

@@ -54,6 +54,10 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.signal)
 
+    def agrees(self, other: Schedule) -> bool:
+        """Whether both have the same noise levels; what their networks predict may differ."""
+        return np.array_equal(self.signal, other.signal) and np.array_equal(self.noise, other.noise)
+
     def noised(self, x0: torch.Tensor, eps: torch.Tensor, t: Timesteps) -> torch.Tensor:
         """q(x0, eps, t) = a_t x0 + b_t eps.
 

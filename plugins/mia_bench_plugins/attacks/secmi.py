@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from mia_bench import Access, Attack, Measured, Meta, Timestep, by_kind, hookimpl
+from mia_bench import Access, Attack, Measured, Meta, Scores, Timestep, by_kind, hookimpl
 from mia_bench.diffusion.reduce import power_sum
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class SecMI(Attack):
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         return {"error": power_sum(t_error(batch, target, self.params), self.params.p)}
 
-    def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
+    def score(self, measured: Measured, calibration: Measured | None) -> Scores | NDArray[np.float64]:
         return -measured["error"]
 
 
