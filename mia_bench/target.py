@@ -174,7 +174,7 @@ class Target(ABC):
                 why = f"its inputs are {self.reference.sample_shape}, the target's {self.sample_shape}"
                 raise UnavailableError(what, why, "give a model of the target's family with --reference")
             other = self.reference.denoiser
-            other.account, other.rows = self.denoiser.account, self.denoiser.rows
+            other.account, other.rows, other.name = self.denoiser.account, self.denoiser.rows, "_reference"
 
     def forget(self) -> None:
         """Start a new batch: earlier predictions are dropped, recent text states kept."""

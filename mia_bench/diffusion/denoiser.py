@@ -71,6 +71,7 @@ class Denoiser:
         rows: Runs it at a fixed row count.
         share: Whether equal queries within a batch are run once.
         account: Where queries are booked; a target and its reference model share one.
+        name: Tells its predictions from those of another denoiser, where tensors of both meet.
     """
 
     predict: Predict
@@ -78,6 +79,7 @@ class Denoiser:
     rows: RowRunner
     share: bool = True
     account: Account = field(default_factory=Account)
+    name: str = ""
     _memory: dict[object, torch.Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -111,7 +113,7 @@ class Denoiser:
         )
         with torch.set_grad_enabled(grad):
             result = torch.stack(outputs, dim=1).reshape(x.shape[0], *grid, *outputs[0].shape[-SAMPLE_DIMS:])
-        names = [None if c.key is None else f"e({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]
+        names = [None if c.key is None else f"e{self.name}({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]
         if grad or None in names:
             return result
         return keyed(result, np.array(names, dtype=object).reshape(grid))
