@@ -110,7 +110,7 @@ class Batch:
 
     def eps(self, t: Timesteps, draw: int = 0, quantity: str = "eps") -> Keyed:
         """Forward noise, one independent draw for each t: `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps."""
-        shape = tuple(self.x0.shape[1:])
+        shape = tuple(self.target.sample_shape)  # not x0's: some attacks never read the image
         ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         salt = self.noise.identity
 

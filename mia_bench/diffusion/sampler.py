@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 def levels(target: Target, steps: int) -> list[int]:
     """Timesteps of a walk of N steps, `N + 1` of them, ascending, from 0 for the clean image.
 
-    "Leading" spacing as in diffusers: t_k = offset + (k - 1) T // N, with the checkpoint's own offset (1 for Stable
-    Diffusion).
+    "Leading" spacing as in diffusers: t_k = offset + (k - 1) (T // N), with the checkpoint's own offset (1 for Stable
+    Diffusion). With offset 0 the lowest two are the same: that move stays where it is, and is asked all the same.
 
     Raises:
-        ValueError: There are fewer timesteps in the schedule than steps.
+        ValueError: The schedule has too few timesteps for so many steps.
     """
-    stride = len(target.schedule) // steps
-    if stride < 1:
-        raise ValueError(f"{steps} steps on a schedule of {len(target.schedule)}")
-    return [0, *(target.schedule.offset + k * stride for k in range(steps))]
+    count, offset = len(target.schedule), target.schedule.offset
+    stride = count // steps
+    if stride < 1 or offset + (steps - 1) * stride >= count:
+        raise ValueError(f"{steps} steps from timestep {offset} on a schedule of {count}")
+    return [0, *(offset + k * stride for k in range(steps))]
 
 
 def guided(
@@ -59,7 +60,8 @@ def walk(
         given: Condition.
         null: Condition of the unguided half.
         guidance: w; 1 is plain conditional, 0 unconditional.
-        label: Which end's timestep the network is told; generation tells the source, inversion either.
+        label: Which end's timestep the network is told: generation tells the source; inversion the source (Eq. 12 as it
+            stands) or the destination (the label that generation uses on the way back, and diffusers' choice).
 
     Yields:
         `(B, C, H, W)` at `timesteps[1]`, `timesteps[2]`, ...
