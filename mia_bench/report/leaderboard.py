@@ -15,7 +15,7 @@ from mia_bench.engine.run import read_result
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.report.table import interval, percent, tail
 from mia_bench.report.text import printable, seconds_text
-from mia_bench.result import Result, Row
+from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
     "attack",
@@ -61,7 +61,8 @@ def leaderboard(folder: Path, called: str) -> str:
     """The whole page.
 
     Args:
-        folder: Holds the results: JSON files as `run --json` prints them; other JSON files are passed over.
+        folder: Holds the results: JSON files as `run --json` prints them; other JSON files, and results of other
+            tasks than membership, are passed over.
         called: What the page calls the folder.
 
     Raises:
@@ -80,7 +81,7 @@ def leaderboard(folder: Path, called: str) -> str:
 
 
 def recorded(folder: Path) -> dict[str, Result]:
-    """File name -> result; JSON files that are no results (no `rows`) are passed over.
+    """File name -> result on membership; JSON files that are none (no `rows`, another task) are passed over.
 
     Raises:
         UnavailableError: A file is no JSON, or a damaged result.
@@ -93,7 +94,7 @@ def recorded(folder: Path) -> dict[str, Result]:
             raise UnavailableError(f"result {path}", f"not JSON: {error}", "record it again") from error
         if isinstance(content, dict) and "rows" in content and "schema_version" in content:
             found[path.name] = read_result(path)
-    return found
+    return {name: result for name, result in found.items() if result.task == MEMBERSHIP}
 
 
 def _section_of(item: tuple[str, Result]) -> str:

@@ -82,7 +82,7 @@ class Blind(Control):
         member = measured.member
         if member is None:
             raise NothingError("control blind", "no sample has a label", "use a dataset with members and non-members")
-        for label, name in ((True, "members"), (False, "non-members")):
+        for label, name in zip((True, False), measured.classes, strict=True):
             found = len({group for group, m in zip(measured.groups, member, strict=True) if m == label})
             if found < LEAST:
                 why = f"{found} groups of {name}, {LEAST} needed"
