@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,8 +12,9 @@ from tabulate import tabulate
 
 from mia_bench.engine.run import read_result
 from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.report.markdown import markdown
 from mia_bench.report.table import interval, percent, tail
-from mia_bench.report.text import printable, seconds_text
+from mia_bench.report.text import seconds_text
 from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
@@ -185,8 +185,3 @@ def _provenance(results: Sequence[Result]) -> str:
         commit = f"commit {str(made.get('commit'))[:12]}" + (" with local changes" if made.get("dirty") else "")
         lines.append(f"{device.get('name')} ({device.get('type')}); {versions}; {commit}")
     return "\n".join(f"- {markdown(line)}" for line in lines)
-
-
-def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: names may come from strangers."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable(text).replace("\n", " "))

@@ -59,7 +59,18 @@ class CLiD(Attack):
         access=Access.LOSS,
         needs=frozenset({Capability.DENOISE, Capability.CAPTION}),
         caption="required",
+        calibration="optional",
         orientation="higher is member",
+        equation="s = α S(mean_i [l(c*_i) - l(c)]) + (1 - α) S(-l(c)), l(c) = mean_t (e(x_t, t, c) - ε)²",
+        faults=(
+            "Any difference of wording between members' and others' captions shows in the score.",
+            "The clipping script computes timesteps 485, 495, 505 and, as released, stops before it attacks.",
+            "The word weights behind the main tables are not released; `importance` takes the dataset's.",
+            "The paper's Gaussian noise on text states has neither formula nor code: `gaussian` is our reading.",
+            "Evaluation skips the first sample as if it were a header, and takes TPR at the first FPR of 1 % or more, "
+            "with non-members for the positive class.",
+            "Target and shadow images come of one set of 5,000, so that they probably overlap.",
+        ),
     )
 
     class Params(Attack.Params):

@@ -34,6 +34,15 @@ class PFAMI(Attack):
         licence="none stated",
         access=Access.LOSS,
         orientation="higher is member",
+        equation="s = mean_t,λ [(L_t(crop_λ x) - L_t(x)) / L_t(x)], L_t(x) = mean (e(x_t, t, c) - ε)²",
+        faults=(
+            "The program measures ten strengths and reads one of them, so it runs 110 queries where 20 count.",
+            "Its published settings subtract a reference model, where the abstract promises an attack without one.",
+            "Crops skip the first resize, so they are right only for files of 64 pixels a side.",
+            "Its ROC takes non-members for the positive class and the nearest point of the curve.",
+            "CLiD's comparison leaves out the division and shares one noise between timesteps; CopyMark's starts its "
+            "timesteps 50 late.",
+        ),
     )
 
     class Params(Attack.Params):

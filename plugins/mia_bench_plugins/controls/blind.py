@@ -43,6 +43,7 @@ class Blind(Control):
         needs=frozenset(),
         caption="optional",
         orientation="higher is member",
+        equation="score = w . features(image, caption) + b,  w and b fitted on the other folds",
     )
 
     class Params(Control.Params):
