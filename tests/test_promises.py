@@ -118,6 +118,7 @@ def test_another_seed_changes_only_what_is_random(whole, tmp_path):
         "blind",
         "blind@image",
         "blind@caption",
+        "blind@encoder",
     }
     assert {label for label, equal in same.items() if equal == {False}} == {"loss", "mc", "clid"}
 
