@@ -132,6 +132,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
         audit: bool `(N,)`, true for samples of the audit set.
         groups: Group of each sample, length N; near-duplicates share one.
         member: bool `(N,)`, or None where labels may not be seen.
+        classes: What true and false of `member` are called; a control may be asked for others than members.
     """
 
     terms: Mapping[str, NDArray[np.float64]]
@@ -139,6 +140,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
     audit: NDArray[np.bool_]
     groups: tuple[str, ...]
     member: NDArray[np.bool_] | None = None
+    classes: tuple[str, str] = ("members", "non-members")
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self.terms[name]
@@ -158,6 +160,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
             self.audit[rows],
             tuple(self.groups[i] for i in kept),
             None if self.member is None else self.member[rows],
+            self.classes,
         )
 
 

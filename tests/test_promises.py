@@ -28,12 +28,12 @@ def content(folder):
 
 
 def terms(folder, **options):
-    """(label, sample id) -> all stored terms, flat; controls measure the audit set alone."""
+    """(label, sample id) -> all stored terms, flat; controls measure no calibration sample."""
     plan = prepare(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, **options})).plan
     found = {}
     for attack in plan.attacks:
         have, values = Store(folder).terms(attack.fingerprint, plan.samples.pairs)
-        assert np.array_equal(have, plan.samples.audit | (not attack.control))
+        assert np.array_equal(have, (np.array(plan.samples.split) != "calibration") | (not attack.control))
         rows = np.concatenate([v.reshape(have.sum(), -1) for _, v in sorted(values.items())], axis=1)
         found.update({(attack.label, i): row for i, row in zip(np.array(plan.samples.id)[have], rows, strict=True)})
     return found
@@ -118,6 +118,7 @@ def test_another_seed_changes_only_what_is_random(whole, tmp_path):
         "blind",
         "blind@image",
         "blind@caption",
+        "blind@encoder",
     }
     assert {label for label, equal in same.items() if equal == {False}} == {"loss", "mc", "clid"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.options import as_json, attack_options, plugin_files
+from mia_bench.cli.options import as_json, attack_options, plugin_files, task_options
 
 MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 
@@ -75,6 +75,7 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 )
 @click.option("-x", "--exitfirst", "fail_fast", is_flag=True, help="Stop at the first failing attack or sample.")
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
+@task_options
 @attack_options
 @plugin_files
 @as_json
@@ -90,7 +91,7 @@ def command(
 
     Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
     """
-    from mia_bench.engine.run import RunOptions, prepare, run
+    from mia_bench.engine.run import RunOptions, prepare, run_tasks
     from mia_bench.engine.select import parse_options
     from mia_bench.plugins import Registry
 
@@ -103,9 +104,9 @@ def command(
         show_plan(prepare(registry, wanted), as_json)
         return 0
     from mia_bench.report.progress import reporter
-    from mia_bench.report.table import exit_status, show_result
+    from mia_bench.report.table import exit_status, show_results
 
     with reporter(registry) as progress:
-        result = run(registry, wanted)
-    show_result(result, as_json, progress.folder)
-    return exit_status(result)
+        results = run_tasks(registry, wanted)
+    show_results(results, as_json, progress.folder)
+    return exit_status(*results)

@@ -17,6 +17,7 @@ from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.result import Task
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
@@ -74,6 +75,13 @@ class SampleTable(_Record):
     @property
     def is_member(self) -> NDArray[np.bool_]:
         return np.array([m is True for m in self.member], dtype=bool)
+
+    def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Positives and negatives of a task, bool `(N,)` each."""
+        known = self.audit & self.labelled
+        memorised = np.array([s == "memorised" for s in self.split], dtype=bool)
+        groups = {"members": known & self.is_member, "nonmembers": known & ~self.is_member, "memorised": memorised}
+        return groups[task.positives], groups[task.negatives]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:

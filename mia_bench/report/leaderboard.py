@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +12,10 @@ from tabulate import tabulate
 
 from mia_bench.engine.run import read_result
 from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.report.markdown import markdown
 from mia_bench.report.table import interval, percent, tail
-from mia_bench.report.text import printable, seconds_text
-from mia_bench.result import Result, Row
+from mia_bench.report.text import seconds_text
+from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
     "attack",
@@ -61,7 +61,8 @@ def leaderboard(folder: Path, called: str) -> str:
     """The whole page.
 
     Args:
-        folder: Holds the results: JSON files as `run --json` prints them; other JSON files are passed over.
+        folder: Holds the results: JSON files as `run --json` prints them; other JSON files, and results of other
+            tasks than membership, are passed over.
         called: What the page calls the folder.
 
     Raises:
@@ -80,7 +81,7 @@ def leaderboard(folder: Path, called: str) -> str:
 
 
 def recorded(folder: Path) -> dict[str, Result]:
-    """File name -> result; JSON files that are no results (no `rows`) are passed over.
+    """File name -> result on membership; JSON files that are none (no `rows`, another task) are passed over.
 
     Raises:
         UnavailableError: A file is no JSON, or a damaged result.
@@ -93,7 +94,7 @@ def recorded(folder: Path) -> dict[str, Result]:
             raise UnavailableError(f"result {path}", f"not JSON: {error}", "record it again") from error
         if isinstance(content, dict) and "rows" in content and "schema_version" in content:
             found[path.name] = read_result(path)
-    return found
+    return {name: result for name, result in found.items() if result.task == MEMBERSHIP}
 
 
 def _section_of(item: tuple[str, Result]) -> str:
@@ -184,8 +185,3 @@ def _provenance(results: Sequence[Result]) -> str:
         commit = f"commit {str(made.get('commit'))[:12]}" + (" with local changes" if made.get("dirty") else "")
         lines.append(f"{device.get('name')} ({device.get('type')}); {versions}; {commit}")
     return "\n".join(f"- {markdown(line)}" for line in lines)
-
-
-def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: names may come from strangers."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable(text).replace("\n", " "))

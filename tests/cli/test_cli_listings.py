@@ -89,6 +89,31 @@ def test_describe_shows_parameters_presets_and_cost(cli):
     assert described["queries"] == "15"
 
 
+def test_describe_says_the_equation_and_what_is_wrong_with_published_programs(cli):
+    shown, described = cli("describe", "secmi").out, json.loads(cli("describe", "secmi", "--json").out)
+    assert f"equation     {described['equation']}" in shown
+    assert "calibration  unused" in shown
+    assert described["faults"] and shown.split("FAULTS AND DEPARTURES")[1].count("\n- ") == len(described["faults"])
+    assert "FAULTS" not in cli("describe", "mc").out
+
+
+def test_describe_all(cli):
+    described = json.loads(cli("describe", "all", "--json").out)
+    assert [one["name"] for one in described] == sorted(ATTACKS)
+    shown = cli("describe", "all").out
+    assert all(one["summary"] in shown for one in described)
+
+
+def test_describe_as_markdown(cli):
+    page = cli("describe", "all", "--markdown").out
+    assert page.startswith("# Attacks\n")
+    section = cli("describe", "pia@t200", "--markdown").out
+    assert section.startswith("## pia\n") and section in page
+    done = cli("describe", "fluent-emoji", "--markdown")
+    assert done.status == 2 and "only attacks" in done.err
+    assert "did you mean pia" in cli("describe", "pja", "--markdown").err
+
+
 def test_describe_says_types_bounds_and_meaning_in_words(cli):
     found = {p["name"]: p for p in json.loads(cli("describe", "clid", "--json").out)["parameters"]}
     assert (found["t"]["type"], found["t"]["default"]) == ("tuple of int, 0-999", "440,450,460")

@@ -42,7 +42,7 @@ def test_patterns(installed, pattern, chosen):
 
 def test_controls_always_come_with_attacks(installed):
     controls = [s.label for s in select(installed, "pia") if s.control]
-    assert controls == ["blind", "blind@image", "blind@caption"]
+    assert controls == ["blind", "blind@image", "blind@caption", "blind@encoder"]
     assert [s.label for s in select(installed, "blind")] == controls
     assert select(installed, "") == []
 

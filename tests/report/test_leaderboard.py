@@ -7,7 +7,7 @@ import tiny
 
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.report.leaderboard import leaderboard as page_of
-from mia_bench.report.leaderboard import markdown
+from mia_bench.report.markdown import markdown
 from mia_bench_plugins.controls import blind
 
 

@@ -29,6 +29,7 @@ class MonteCarlo(Attack):
         citation="Zhai et al., NeurIPS 2024, Eq. 15",
         licence="none stated",
         access=Access.LOSS,
+        equation="s = -mean_t mean (e(x_t, t, c) - ε_t)², x_t = a_t x_0 + b_t ε_t, ε_t ~ N(0, I) independent",
     )
 
     class Params(Attack.Params):

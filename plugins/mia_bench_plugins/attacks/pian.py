@@ -36,6 +36,12 @@ class PIAN(Attack):
         citation="Kong et al., ICLR 2024, Eq. 10",
         licence="none stated",
         access=Access.NOISE,
+        equation="s = -Σ|n - e(a_t x_0 + b_t n, t, c)|^p, n = κ ε_0 / mean|ε_0|, ε_0 = e(x_0, 0, c)",
+        faults=(
+            "The paper prints kappa = sqrt(pi/2), its authors' program has sqrt(2/pi); CDI follows the paper.",
+            "The Stable Diffusion program has the faults named at `pia`.",
+            "CopyMark's PIAN normalises random noise, which does next to nothing: it is a loss.",
+        ),
     )
 
     class Params(Attack.Params):

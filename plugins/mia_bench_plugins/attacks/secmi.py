@@ -33,6 +33,14 @@ class SecMI(Attack):
         citation="Duan et al., ICML 2023, Eqs. 9-13",
         licence="MIT",
         access=Access.NOISE,
+        equation="s = -Σ|r - x_t|^p, x_t by DDIM inversion of x_0, y = DDIM(x_t, t -> t+k'), r = DDIM(y, t+k' -> t)",
+        faults=(
+            "The released loop stops a step short: asked for t = 100 it measures at 90.",
+            "Its options for t and k are declared as booleans: any value given counts as 1.",
+            "Its curve has 2,000 equidistant thresholds, and the rate at 1 % false positives is read at the nearest.",
+            "SecMI-LDM sums over the batch, so that only batches of one are right, and ignores guidance on the way up.",
+            "CopyMark's SecMI noises at random instead of inverting, and reads index 14 of a descending list: t = 51.",
+        ),
     )
 
     class Params(Attack.Params):

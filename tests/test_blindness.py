@@ -1,0 +1,113 @@
+"""Every registered attack is blind to labels of the audit set, and it is known which depend on the noise seed.
+
+A tiny target that can do everything, so that no attack is left out.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from mia_bench import Capability, TargetMeta
+from mia_bench.attack import Control
+from mia_bench.engine.run import RunOptions, read_result, run
+from mia_bench.plugins import Registry
+
+ATTACKS = sorted(name for name, cls in Registry.load().attacks.items() if not issubclass(cls, Control))
+RANDOM = {  # whether the score of a sample depends on the seed of the noise
+    "clid": True,
+    "clid-vec": True,
+    "gsa": True,
+    "loss": True,
+    "mc": True,
+    "noise-probe": False,
+    "pfami": True,
+    "pfami-nns": True,
+    "pia": False,
+    "pian": False,
+    "secmi": False,
+    "secmi-nns": False,
+    "sima": False,
+    "structural": False,
+    "wen": True,
+}
+
+
+class Able(tiny.Tiny):
+    """The tiny target with weights that can be differentiated, and pictures of latents."""
+
+    meta = TargetMeta(
+        name="able",
+        summary="does everything",
+        kind="latent",
+        capabilities=frozenset(Capability) - {Capability.REFERENCE},
+        argument="SEED",
+    )
+
+    def load(self):
+        super().load()
+        self.net = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False).requires_grad_(False)
+        self.net.weight.copy_(self.kernel)
+
+    def network(self):
+        return self.net
+
+    def predict(self, x, t, encoder_hidden_states):
+        bias = encoder_hidden_states.mean(1) + t[:, None] / 1000
+        return torch.tanh(self.net(x) + bias[:, :, None, None])
+
+    def picture(self, latents):
+        return torch.nn.functional.interpolate(latents[:, :3], scale_factor=4)
+
+
+def samples(permute=None):
+    """Audit, calibration and memorised images; `permute` gives the audit labels to other samples."""
+    given = tiny.icons(14, 14, (10, 10))
+    given += [replace(s, id=f"memorised-{s.id}", split="memorised") for s in given[:3]]
+    if permute is None:
+        return given
+    labels = iter(np.random.default_rng(permute).permutation([s.member for s in given if s.split == "audit"]).tolist())
+    return [replace(s, member=next(labels)) if s.split == "audit" else s for s in given]
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """Three runs of all attacks, measured anew each: as it is, other audit labels, another seed."""
+
+    def go(given, seed=0):
+        folder, made = tmp_path_factory.mktemp("run"), Registry.load()
+        made.targets["able"], made.datasets["given"] = Able, tiny.dataset(given, targets=("able",))
+        result = run(made, RunOptions(dataset="given", reference="able:8", out=folder, seed=seed, threads=1, rows=16))
+        assert not result.skipped and {row.status for row in result.rows} == {"ok"}, "every attack takes part"
+        return folder, tiny.scores(folder)
+
+    return {"plain": go(samples()), "permuted": go(samples(permute=0)), "seed": go(samples(), seed=1)}
+
+
+def of(scores, name):
+    return {sample: value for (label, sample), value in scores.items() if label == name}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_permuting_the_audit_labels_changes_no_score(scored, name):
+    plain, permuted = (of(scored[key][1], name) for key in ("plain", "permuted"))
+    assert len(plain) == len(samples()) and len(set(plain.values())) > 1
+    assert plain == permuted, "bit for bit"
+
+
+def test_the_labels_were_permuted(scored):
+    """What may see labels, a control, scores otherwise; and the same scores earn other figures."""
+    (folder, plain), (other, permuted), _ = scored.values()
+    assert of(plain, "blind") != of(permuted, "blind")
+    aucs = [{r.label: r.evaluation.auc.value for r in read_result(run).rows} for run in (folder, other)]
+    assert all(aucs[0][name] != aucs[1][name] for name in ATTACKS)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_only_what_is_random_depends_on_the_seed(scored, name):
+    assert name in RANDOM, "say in this table whether it depends on the seed"
+    before, after = of(scored["plain"][1], name), of(scored["seed"][1], name)
+    same = {before[sample] == after[sample] for sample in before}
+    assert same == {not RANDOM[name]}
