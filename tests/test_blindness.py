@@ -1,6 +1,6 @@
 """Every registered attack is blind to labels of the audit set, and it is known which depend on the noise seed.
 
-A tiny target that can do everything, so that no attack is left out.
+On a tiny target that can do everything, so that no attack is left out.
 """
 
 from dataclasses import replace
@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny
-import torch
+from able import Able
 
-from mia_bench import Capability, TargetMeta
 from mia_bench.attack import Control
 from mia_bench.engine.run import RunOptions, read_result, run
 from mia_bench.plugins import Registry
@@ -33,33 +32,6 @@ RANDOM = {  # whether the score of a sample depends on the seed of the noise
     "structural": False,
     "wen": True,
 }
-
-
-class Able(tiny.Tiny):
-    """The tiny target with weights that can be differentiated, and pictures of latents."""
-
-    meta = TargetMeta(
-        name="able",
-        summary="does everything",
-        kind="latent",
-        capabilities=frozenset(Capability) - {Capability.REFERENCE},
-        argument="SEED",
-    )
-
-    def load(self):
-        super().load()
-        self.net = torch.nn.Conv2d(4, 4, 3, padding=1, bias=False).requires_grad_(False)
-        self.net.weight.copy_(self.kernel)
-
-    def network(self):
-        return self.net
-
-    def predict(self, x, t, encoder_hidden_states):
-        bias = encoder_hidden_states.mean(1) + t[:, None] / 1000
-        return torch.tanh(self.net(x) + bias[:, :, None, None])
-
-    def picture(self, latents):
-        return torch.nn.functional.interpolate(latents[:, :3], scale_factor=4)
 
 
 def samples(permute=None):
