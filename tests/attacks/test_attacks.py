@@ -241,8 +241,6 @@ def test_importance_needs_a_weight_for_each_word(emoji, emoji_samples, make_batc
 # Queries ------------------------------------------------------------------------------------------------------------
 
 PRESETS = [(cls, preset) for cls in ATTACKS for preset in ["", *cls.presets]]
-QUERIES = {"loss": 1, "mc": 3, "pia": 2, "pian": 2, "clid": 15, "clid@null": 6}
-QUERIES |= {"mc@copymark-pia": 50, "mc@copymark-pian": 50}
 
 
 def label(cls, preset):
@@ -264,7 +262,6 @@ def test_queries_asked_are_queries_declared(emoji, captioned, cls, preset):
     with emoji.denoiser.asked_by(name):
         terms = attack.measure(captioned, emoji)
     assert emoji.denoiser.asked == {name: attack.queries() * len(captioned)}
-    assert attack.queries() == QUERIES.get(name, QUERIES[cls.meta.name])
     for values in terms.values():
         assert len(values) == len(captioned) and values.isfinite().all()
 
