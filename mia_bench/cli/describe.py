@@ -10,12 +10,15 @@ from mia_bench.cli.options import as_json, plugin_files
 
 
 @click.command(name="describe")
-@click.argument("name", metavar="NAME|all")
+@click.argument("name")
 @click.option("--markdown", is_flag=True, help="Print an attack as a section of docs/attacks.md; `all` is that page.")
 @plugin_files
 @as_json
 def command(name: str, markdown: bool, files: tuple[Path, ...], as_json: bool) -> None:
-    """Describe one attack, dataset or target, or all attacks: source, equation, needs, cost, presets, parameters."""
+    """Describe one attack, dataset or target: source, equation, needs, cost, presets, parameters.
+
+    NAME may be `all`: every attack.
+    """
     from mia_bench.plugins import Registry
 
     registry = Registry.load(files)

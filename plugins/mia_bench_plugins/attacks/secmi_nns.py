@@ -65,6 +65,7 @@ class SecMINNs(SecMI):
             stride: Steps of the inversion, k.
             ahead: The step on and back, k'.
             p: Power of the error in the map; 1 in the paper.
+            noising: How x_t is made: by deterministic `inversion`, or with `random` noise, which is no longer SecMI.
             epochs: Passes over the calibration set.
             seed: Of the network's first weights and the order of samples.
         """
