@@ -1,4 +1,4 @@
-"""Every registered attack is blind to labels of the audit set, and it is known which depend on the noise seed.
+"""Every registered attack is blind to labels of the audit set and gives the same bits however it is run.
 
 On a tiny target that can do everything, so that no attack is left out.
 """
@@ -46,16 +46,22 @@ def samples(permute=None):
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """Three runs of all attacks, measured anew each: as it is, other audit labels, another seed."""
+    """Runs of all attacks, measured anew each: as it is, other audit labels, another seed, cut up otherwise."""
 
-    def go(given, seed=0):
+    def go(given, **options):
         folder, made = tmp_path_factory.mktemp("run"), Registry.load()
         made.targets["able"], made.datasets["given"] = Able, tiny.dataset(given, targets=("able",))
-        result = run(made, RunOptions(dataset="given", reference="able:8", out=folder, seed=seed, threads=1, rows=16))
+        given = {"dataset": "given", "reference": "able:8", "threads": 1, "rows": 16, **options}
+        result = run(made, RunOptions(out=folder, **given))
         assert not result.skipped and {row.status for row in result.rows} == {"ok"}, "every attack takes part"
         return folder, tiny.scores(folder)
 
-    return {"plain": go(samples()), "permuted": go(samples(permute=0)), "seed": go(samples(), seed=1)}
+    return {
+        "plain": go(samples()),
+        "permuted": go(samples(permute=0)),
+        "seed": go(samples(), seed=1),
+        "cut": go(samples()[::-1], batch=7, threads=2, share=False),
+    }
 
 
 def of(scores, name):
@@ -71,7 +77,7 @@ def test_permuting_the_audit_labels_changes_no_score(scored, name):
 
 def test_the_labels_were_permuted(scored):
     """What may see labels, a control, scores otherwise; and the same scores earn other figures."""
-    (folder, plain), (other, permuted), _ = scored.values()
+    (folder, plain), (other, permuted) = scored["plain"], scored["permuted"]
     assert of(plain, "blind") != of(permuted, "blind")
     before, after = ({r.label: r.evaluation.auc.value for r in read_result(run).rows} for run in (folder, other))
     assert before["loss"] != after["loss"]
@@ -82,3 +88,8 @@ def test_only_what_is_random_depends_on_the_seed(scored, name):
     assert name in RANDOM, "say in this table whether it depends on the seed"
     before, after = of(scored["plain"][1], name), of(scored["seed"][1], name)
     assert before.keys() == after.keys() and (before != after) == RANDOM[name]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_order_batches_threads_and_sharing_change_no_bit(scored, name):
+    assert of(scored["cut"][1], name) == of(scored["plain"][1], name)
