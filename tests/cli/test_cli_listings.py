@@ -59,7 +59,7 @@ def test_list_shows_everything(cli):
 def test_list_as_json(cli):
     found = json.loads(cli("list", "--json").out)
     assert list(found) == ["attacks", "datasets", "targets", "plugins"]
-    assert {a["name"] for a in found["attacks"]} == set(NAMES)
+    assert {a["name"] for a in found["attacks"]} == set(Registry.load().attacks) > set(NAMES)
     assert {p["status"] for p in found["plugins"]} == {"ok"}
     assert list(json.loads(cli("list", "targets", "--json").out)) == ["targets"]
 
@@ -117,7 +117,7 @@ def test_describe_as_markdown(cli):
 def test_describe_says_types_bounds_and_meaning_in_words(cli):
     found = {p["name"]: p for p in json.loads(cli("describe", "clid", "--json").out)["parameters"]}
     assert (found["t"]["type"], found["t"]["default"]) == ("tuple of int, 0-999", "440,450,460")
-    assert found["reduction"]["type"] == "clip | importance | null"
+    assert found["reduction"]["type"] == "clip | importance | gaussian | null"
     assert (found["alpha"]["type"], found["alpha"]["default"]) == ("float, 0-1, or none", "none")
     assert found["alpha"]["meaning"].endswith("fitted on the calibration set if not given.")
     shown = cli("describe", "clid").out
