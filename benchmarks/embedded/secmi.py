@@ -29,6 +29,8 @@ TARGETS = ("emoji-realworld", "emoji-overtrain", "emoji-mirror")
 STATISTICS = {
     "error": "SecMI, k' = 10: -|e(x_t, t) - e(x_t+10, t+10)|",
     "near": "SecMI, k' = 1",
+    "time": "of it, by time alone: -|e(x_t, t) - e(x_t, t+10)|",
+    "place": "of it, by place alone: -|e(x_t, t+10) - e(x_t+10, t+10)|",
     "size": "size: -|e(x_t, t)|",
 }
 
@@ -41,7 +43,7 @@ class Chain(Attack):
     )
 
     def queries(self) -> int:
-        return 2 * len(TIMES) + 1
+        return 3 * len(TIMES) + 1
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         import torch
@@ -51,9 +53,11 @@ class Chain(Attack):
         here, found = target.denoiser(x, 0, given), {name: [] for name in STATISTICS}
         for t in TIMES:
             near = target.denoiser(schedule.jump(x, here, t, t + 1), t + 1, given)
+            later = target.denoiser(x, t + STRIDE, given)  # nothing moved, only the timestep told
             x = schedule.jump(x, here, t, t + STRIDE)
             ahead = target.denoiser(x, t + STRIDE, given)
-            for name, value in (("error", here - ahead), ("near", here - near), ("size", here)):
+            changes = {"error": here - ahead, "near": here - near, "time": here - later, "place": later - ahead}
+            for name, value in {**changes, "size": here}.items():
                 found[name].append(power_sum(value))
             here = ahead
         return {name: torch.stack(values, dim=1) for name, values in found.items()}
