@@ -62,7 +62,7 @@ class Average:
 
 
 def half(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As shipped: float16, loss-free for scores (computation is in float32)."""
+    """As shipped: rounded to float16. Targets are trained on the rounded parts, and computed with in float32."""
     return {k: v.half().contiguous() if v.is_floating_point() else v.contiguous() for k, v in weights.items()}
 
 
