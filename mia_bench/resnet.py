@@ -1,11 +1,12 @@
 """Residual networks as classifiers, and how they are trained (He et al. 2016, arXiv:1512.03385).
 
-Training is single-threaded and seeded, so that the same data give the same network whatever the number of cores; the
-random state of the process is left as it was.
+A training is seeded and takes one thread, so that the same data give the same network whatever the number of cores;
+several may run side by side. The random state of the process and its number of threads are left as they were.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -101,12 +102,14 @@ def trained(
     """
     inputs, wanted = _float32(x), torch.from_numpy(y)
     steps = 1 if batch is None else -(-len(x) // batch)
-    with _one_thread(), torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-        torch.manual_seed(seed)
-        network = make().train()
+    with _one_thread(), torch.inference_mode(False), torch.enable_grad():
+        with _lock, torch.random.fork_rng(devices=[]):  # the random state is the process's
+            torch.manual_seed(seed)
+            network = make().train()
+            orders = [torch.randperm(len(x)) for _ in range(epochs)]
         descent = optimizer(network.parameters())
-        for _ in range(epochs):
-            for rows in torch.randperm(len(x)).tensor_split(steps):
+        for order in orders:
+            for rows in order.tensor_split(steps):
                 descent.zero_grad()
                 torch.autograd.backward(loss(network(inputs[rows]), wanted[rows]))
                 descent.step()
@@ -124,11 +127,21 @@ def _float32(values: NDArray[np.float64]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
+_lock = threading.Lock()
+_before: list[int] = []  # threads found by each training that is under way; the first found what to restore
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """One thread for each training, and the old number once none is under way: parts of it are the process's."""
+    with _lock:
+        _before.append(torch.get_num_threads())
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            first = _before[0]
+            _before.pop()
+            if not _before:
+                torch.set_num_threads(first)

@@ -1,6 +1,8 @@
 """Trained attacks never score a row with a classifier that was fitted on it."""
 
 from dataclasses import replace
+from threading import Barrier
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -83,6 +85,25 @@ def test_the_order_of_samples_does_not_matter():
         values = held_out(features, everything, calibration, centroid)
         found.append(dict(zip(everything.ids, values, strict=True)))
     assert found[0] == found[1]
+
+
+def test_fits_at_once_change_nothing():
+    features, everything, calibration = samples()
+    apart = held_out(features, everything, calibration, centroid)
+    assert np.array_equal(held_out(features, everything, calibration, centroid, at_once=True), apart)
+
+
+def test_fits_at_once_do_run_together():
+    """Each waits until another has begun: one after the other, this would never end."""
+    features, everything, calibration = samples()
+    together = Barrier(2, timeout=30)
+
+    def fit(x, member):
+        together.wait()
+        return lambda rows: np.zeros(len(rows))
+
+    with mock.patch("os.sched_getaffinity", return_value={0, 1}):
+        held_out(features, everything, calibration, fit, folds=3, at_once=True)
 
 
 def test_other_samples_do_not_matter():

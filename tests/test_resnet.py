@@ -1,5 +1,7 @@
 """Networks of trained attacks: the same data give the same network, and nothing else of the process changes."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,21 @@ def test_the_same_network_whatever_the_random_state_and_threads(threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_trainings_side_by_side_do_not_disturb_each_other():
+    maps, member = data()
+    wanted = [fit(maps, member, batch=5, seed=seed)(maps) for seed in range(4)]
+    before, state = torch.get_num_threads(), torch.random.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda seed: fit(maps, member, batch=5, seed=seed)(maps), range(4)))
+        assert np.array_equal(found, wanted)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_another_seed_is_another_network():

@@ -76,7 +76,7 @@ class PFAMINNs(PFAMI):
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         maps = self.rises(measured)[:, None]  # (N, 1, T, strengths)
-        return Scores(held_out(maps, measured, calibration, self.fit, FOLDS), tags=(TAG,))
+        return Scores(held_out(maps, measured, calibration, self.fit, FOLDS, at_once=True), tags=(TAG,))
 
     def fit(self, maps: NDArray[np.float64], member: NDArray[np.bool_]) -> Predict:
         """The network trained on maps `(n, 1, T, strengths)`."""

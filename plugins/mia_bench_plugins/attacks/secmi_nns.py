@@ -78,7 +78,7 @@ class SecMINNs(SecMI):
         return {"map": power(t_error(batch, target, self.params), self.params.p)}  # (B, C, H, W)
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
-        return Scores(held_out(measured["map"], measured, calibration, self.fit, FOLDS), tags=(TAG,))
+        return Scores(held_out(measured["map"], measured, calibration, self.fit, FOLDS, at_once=True), tags=(TAG,))
 
     def fit(self, maps: NDArray[np.float64], member: NDArray[np.bool_]) -> Predict:
         """The network trained on maps `(n, C, H, W)`."""
