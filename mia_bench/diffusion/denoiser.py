@@ -106,7 +106,8 @@ class Denoiser:
         ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         conditions = [given] if isinstance(given, Condition) else list(given)
         cells = [cell for j, s in enumerate(ts) for cell in self._column(x, j, s, conditions, share=not grad)]
-        self.asked[self.account.asker] += len(cells) * x.shape[0]
+        with self.rows.lock:
+            self.asked[self.account.asker] += len(cells) * x.shape[0]
         outputs = self._with_graph(cells, pad) if grad else self._shared(cells)
         grid = ([] if isinstance(t, int | np.integer) else [len(ts)]) + (
             [] if isinstance(given, Condition) else [len(conditions)]
@@ -153,7 +154,8 @@ class Denoiser:
             losses: `(b,)`. Their sum is differentiated, so a sample's gradient does not depend on the others.
             wrt: Tensors with a leading sample axis (or weights, where one sample is asked at a time).
         """
-        self.backward[self.account.asker] += losses.shape[0]
+        with self.rows.lock:
+            self.backward[self.account.asker] += losses.shape[0]
         return torch.autograd.grad(losses.sum(), list(wrt))
 
     def descend(

@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
 
 import torch
 
 from mia_bench.errors import NetworkError
 
+T = TypeVar("T")
 Network = Callable[..., torch.Tensor]
 
 
@@ -29,13 +32,14 @@ class RowRunner:
         done: Rows executed, padding not counted.
         padding: Rows of padding.
         calls: Calls of the network.
-        seconds: Wall seconds inside (host side; on a GPU the time to queue the work).
+        seconds: Wall seconds inside (host side; on a GPU the time to queue the work), of all threads that call.
     """
 
     def __init__(self, rows: int, pool: ThreadPoolExecutor | None = None) -> None:
         self.rows, self.pool = rows, pool
         self.done = self.padding = self.calls = 0
         self.seconds = 0.0
+        self.lock = Lock()
 
     def __call__(self, network: Network, *inputs: torch.Tensor, pad: bool = True) -> torch.Tensor:
         """Apply `network` row by row.
@@ -66,11 +70,19 @@ class RowRunner:
             self.rows //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        self.done += count
-        self.calls += len(outputs)
-        self.padding += sum(map(len, outputs)) - count
-        self.seconds += time.perf_counter() - began
+        with self.lock:
+            self.done += count
+            self.calls += len(outputs)
+            self.padding += sum(map(len, outputs)) - count
+            self.seconds += time.perf_counter() - began
         return torch.cat(outputs)[:count]
+
+    def each(self, function: Callable[[int], T], count: int) -> list[T]:
+        """`function` of 0 .. count - 1, as many at once as calls run at once: for work that cannot share a call.
+
+        Modes of torch that are per thread (gradients, inference) are `function`'s to set.
+        """
+        return list((self.pool.map if self.pool else map)(function, range(count)))
 
     def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int, pad: bool) -> list[torch.Tensor]:
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()

@@ -81,18 +81,22 @@ class GSA(Attack):
         t, denoiser, given = self.params.t, target.denoiser, batch.condition
         x, eps = plain(target.schedule.noised(batch.x0, batch.eps(t), t)), plain(batch.eps(t))  # (B, T, C, H, W)
         at_once = len(t) if self.params.backward == "once" else 1
-        rows = []
-        with target.differentiable() as weights, torch.enable_grad():
-            for i in range(len(batch)):
+        with target.differentiable() as weights:
+
+            def norms(i: int) -> torch.Tensor:
+                """Of one sample's gradients; a call for several would add them up."""
                 one, row = given.select(torch.tensor([i], device=x.device)), slice(i, i + 1)
-                norms = torch.zeros(len(weights), device=x.device)
+                total = torch.zeros(len(weights), device=x.device)
                 for start in range(0, len(t), at_once):
                     some = slice(start, start + at_once)
-                    predicted = denoiser(x[row, some], t[some], one, grad=True, pad=False)
-                    loss = power_sum(predicted - eps[row, some]).sum(dim=1)  # (1,)
-                    gradients = denoiser.gradient(loss, list(weights.values()))
-                    norms = norms + torch.stack([g.float().norm() for g in gradients])
-                rows.append(norms)
+                    with torch.enable_grad():
+                        predicted = denoiser(x[row, some], t[some], one, grad=True, pad=False)
+                        loss = power_sum(predicted - eps[row, some]).sum(dim=1)  # (1,)
+                        gradients = denoiser.gradient(loss, list(weights.values()))
+                    total = total + torch.stack([g.float().norm() for g in gradients])
+                return total
+
+            rows = denoiser.rows.each(norms, len(batch))
         return {"norms": torch.stack(rows)}  # (B, weight tensors)
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
