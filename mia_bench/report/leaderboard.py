@@ -46,8 +46,8 @@ INTRODUCTION = """\
 Written by `mia-bench leaderboard` from the recorded results in `{folder}`; not to be edited by hand.
 
 - **AUC** and the other metrics are of the lowest seed, with 95 % intervals over images; **over seeds** is the mean ± \
-standard deviation of the AUC over noise seeds, on the same images. Neither says how another training of the same \
-recipe would vary.
+standard deviation of the AUC over noise seeds (how many), on the same images. Neither says how another training of \
+the same recipe would vary.
 - **TPR@1%FPR** is in percent, with the false-positive rate realised; `!`: few false positives behind it, too unsteady \
 to rank by.
 - **ASR\\*** is the largest accuracy (percent) over thresholds chosen on the audit set itself: optimistic.
@@ -113,14 +113,15 @@ def _section(title: str, results: Mapping[str, Result]) -> str:
 
 
 def _belong_together(title: str, results: Mapping[str, Result]) -> None:
-    """Finished results of one training, one sample list and one set of definitions, each seed once."""
-    (name, first), *_ = results.items()
+    """Finished results of one training, one sample list and one set of definitions, each seed once.
+
+    Later seeds may lack rows of the first, not the other way about: the first decides what is shown.
+    """
+    name, first = min(results.items(), key=lambda item: item[1].seed)
     seeds: dict[int, str] = {}
     for other_name, other in results.items():
         differing = [field for field in SAME if getattr(first, field) != getattr(other, field)]
-        differing += sorted(
-            label for label in _rows(first) | _rows(other) if _rows(first).get(label) != _rows(other).get(label)
-        )
+        differing += sorted(label for label, row in _rows(other).items() if _rows(first).get(label) != row)
         if len(results) > 1 and other.noise.startswith("recorded"):
             differing.append("recorded noise")
         if other.seed in seeds:

@@ -4,8 +4,9 @@ import pytest
 import tiny
 import torch
 
+from mia_bench.diffusion.captions import disturbed
 from mia_bench.diffusion.noise import KeyedNoise
-from mia_bench_plugins.attacks.clid import NOISES, CLiD, disturbed
+from mia_bench_plugins.attacks.clid import NOISES, CLiD
 from mia_bench_plugins.attacks.mc import MonteCarlo
 
 

@@ -8,14 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, Timestep, hookimpl, scoring
-from mia_bench.diffusion.reduce import mean, power_mean
-from mia_bench.errors import SampleError
+from mia_bench.diffusion.captions import disturbed, thirds, without_important, word_weights
+from mia_bench.diffusion.reduce import power_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mia_bench.batch import Batch
-    from mia_bench.diffusion.denoiser import Condition
     from mia_bench.target import Target
 
 Reduction = Literal["clip", "importance", "gaussian", "null"]
@@ -23,34 +22,6 @@ RATES = (0.3, 0.5, 0.7)  # shares of words taken away by `importance` (App. D.2)
 NOISES = (0.5, 0.7, 0.9)  # of `gaussian`, in standard deviations of the text states
 ALPHAS = np.linspace(0, 1, 11)
 UNCALIBRATED_ALPHA = 0.9  # what the authors' released COCO scores select
-
-
-def thirds(caption: str) -> list[str]:
-    """First, middle and last third of the characters (App. D.2, simple clipping)."""
-    n = len(caption)
-    return [caption[: n // 3], caption[n // 3 : 2 * n // 3], caption[2 * n // 3 :]]
-
-
-def without_important(caption: str, weights: tuple[float, ...]) -> list[str]:
-    """The caption with its most important 30, 50 and 70 % of words replaced by padding, ties included (App. D.2)."""
-    words, ranked = caption.split(" "), sorted(weights, reverse=True)
-    limits = [ranked[int(rate * len(ranked) - 0.01)] for rate in RATES]
-    return [
-        " ".join("<|endoftext|>" if w >= limit else word for word, w in zip(words, weights, strict=True))
-        for limit in limits
-    ]
-
-
-def disturbed(batch: Batch, scale: float, draw: int) -> Condition:
-    """Text states c + s std(c) xi, std over all of a caption's states, xi keyed to the sample."""
-    from mia_bench.diffusion.denoiser import Condition
-
-    states = batch.condition.states["encoder_hidden_states"]  # (B, L, D)
-    centred = states - mean(states[:, None])[:, None, None]
-    spread = power_mean(centred[:, None]).sqrt()[:, None, None]
-    noise = batch.draw("text", tuple(states.shape[1:]), draw)
-    # Without a name: nobody else asks for these.
-    return Condition(None, {"encoder_hidden_states": (states + scale * spread * noise).to(states.dtype)})
 
 
 class CLiD(Attack):
@@ -125,28 +96,17 @@ class CLiD(Attack):
 
     def reduced(self, batch: Batch) -> list[list[str]]:
         """The reduced captions but the null one: K lists of B texts, none where no text is reduced."""
-        if self.params.reduction in ("gaussian", "null"):
-            return []
-        if self.params.reduction == "clip":
-            each = [thirds(caption or "") for caption in batch.captions]
-        else:
-            each = [
-                without_important(caption or "", self._weights(i, caption or "", weights))
-                for i, caption, weights in zip(batch.ids, batch.captions, batch.word_weights, strict=True)
-            ]
+        match self.params.reduction:
+            case "clip":
+                each = [thirds(caption or "") for caption in batch.captions]
+            case "importance":
+                each = [
+                    without_important(caption or "", word_weights(batch, row), RATES)
+                    for row, caption in enumerate(batch.captions)
+                ]
+            case _:
+                return []
         return [list(texts) for texts in zip(*each, strict=True)]
-
-    @staticmethod
-    def _weights(sample_id: str, caption: str, weights: tuple[float, ...] | None) -> tuple[float, ...]:
-        words = len(caption.split(" "))
-        if weights is None or len(weights) != words:
-            got = "none" if weights is None else str(len(weights))
-            raise SampleError(
-                f"clid@importance on sample {sample_id!r}",
-                f"{words} words in the caption, word weights: {got}",
-                "give one weight per word in the dataset, or run `clid` (clipping) instead",
-            )
-        return weights
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         pool = measured.select(measured.audit) if calibration is None else calibration

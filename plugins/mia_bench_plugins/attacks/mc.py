@@ -30,6 +30,11 @@ class MonteCarlo(Attack):
         licence="none stated",
         access=Access.LOSS,
         equation="s = -mean_t mean (e(x_t, t, c) - ε_t)², x_t = a_t x_0 + b_t ε_t, ε_t ~ N(0, I) independent",
+        faults=(
+            "The paper evaluates latents alone: the timesteps in pixel space are ours.",
+            "CopyMark's program computes this, over 50 timesteps with one draw, under the names PIA and PIAN: "
+            "`copymark-pia`, `copymark-pian`.",
+        ),
     )
 
     class Params(Attack.Params):
