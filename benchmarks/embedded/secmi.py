@@ -13,19 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from probe import TARGETS, auc_of, terms_of
+
 from mia_bench import Access, Attack, Measured, Meta, hookimpl
 from mia_bench.batch import Batch
 from mia_bench.diffusion.reduce import power_sum
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import RunOptions, read_plan, run
-from mia_bench.metrics import evaluate
-from mia_bench.plugins import Registry
-from mia_bench.store import Store
 from mia_bench.target import Target
 
 STRIDE = 10
 TIMES = tuple(range(0, 300, STRIDE))
-TARGETS = ("emoji-realworld", "emoji-overtrain", "emoji-mirror")
 STATISTICS = {
     "error": "SecMI, k' = 10: -|e(x_t, t) - e(x_t+10, t+10)|",
     "near": "SecMI, k' = 1",
@@ -71,21 +68,13 @@ def mia_bench_attacks() -> list[type[Attack]]:
     return [Chain]
 
 
-def by_time(target: str, runs: Path) -> dict[str, list[dict[str, float | None]]]:
+def by_time(target: str, runs: Path) -> dict[str, list[dict[str, Any]]]:
     """Statistic -> for each timestep the AUC with its interval."""
-    out = runs / f"secmi-{target}"
-    run(Registry.load([Path(__file__)]), RunOptions(attacks="secmi-chain", target=target, out=out))
-    plan, store = read_plan(Store(out)), Store(out)
-    (chain,) = (a for a in plan.attacks if not a.control)
-    found, terms = store.terms(chain.fingerprint, plan.samples.pairs)
-    kept = found & plan.samples.audit
-    audit, member = kept[found], plan.samples.is_member[kept]
-    points: dict[str, list[dict[str, float | None]]] = {}
-    for name in STATISTICS:
-        for t, values in zip(TIMES, terms[name][audit].T, strict=True):
-            auc = evaluate(-values, member, n_resamples=1).auc
-            points.setdefault(name, []).append({"t": t, "value": auc.value, "low": auc.low, "high": auc.high})
-    return points
+    terms, member = terms_of(Path(__file__), "secmi-chain", target, runs / f"secmi-{target}")
+    return {
+        name: [{"t": t, **auc_of(-values, member)} for t, values in zip(TIMES, terms[name].T, strict=True)]
+        for name in STATISTICS
+    }
 
 
 def draw(content: dict[str, Any], path: Path) -> None:
