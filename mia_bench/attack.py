@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mia_bench.target import Batch, Target
 
 
+PARTIAL = "reimplementation (partial spec)"  # shown beside rows of attacks whose papers leave parts open
 Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
