@@ -195,10 +195,12 @@ class Attack(ABC):
         meta: What is known before it runs.
         Params: Parameter model; an attack with parameters defines `class Params(Attack.Params)`.
         presets: Named, frozen option sets, selected as `name@preset`.
+        aliases: Other names, and the labels they stand for.
     """
 
     meta: ClassVar[Meta]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     class Params(Parameters):
         """No parameters."""

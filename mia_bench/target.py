@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from mia_bench.batch import Batch as Batch
     from mia_bench.diffusion.denoiser import Condition, Denoiser
+    from mia_bench.diffusion.rows import RowRunner
     from mia_bench.diffusion.schedule import Schedule
     from mia_bench.encoder import Encoder
 
@@ -167,7 +168,7 @@ class Target(ABC):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.load()
         rows = rows or max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
-        self.vae_rows, self.text_rows = RowRunner(rows, pool), RowRunner(rows, pool)
+        self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
         self._decoded: dict[str, torch.Tensor] = {}
@@ -185,6 +186,17 @@ class Target(ABC):
             other.account, other.rows, other.name = self.denoiser.account, self.denoiser.rows, "reference"
         for encoder in self.encoders.values():
             encoder.open(self)
+
+    @property
+    def networks(self) -> dict[str, RowRunner]:
+        """What runs each network, by name."""
+        own = {
+            "denoiser": self.denoiser.rows,
+            "vae": self.vae_rows,
+            "decoder": self.decode_rows,
+            "text": self.text_rows,
+        }
+        return own | {f"encoder {name}": encoder.rows for name, encoder in self.encoders.items()}
 
     def forget(self) -> None:
         """Start a new batch: earlier predictions are dropped, recent text states kept."""
@@ -233,7 +245,7 @@ class Target(ABC):
         if name in self._decoded:
             return self._decoded[name].clone()
         with torch.no_grad():
-            images = self.vae_rows(self.picture, plain(latents)).float()
+            images = self.decode_rows(self.picture, plain(latents)).float()
         if name:
             self._decoded[name] = images
         return images.clone()

@@ -128,7 +128,11 @@ def _scored(found: Mapping[str, Scored | Unscored]) -> dict[str, Scored]:
 def _score(
     plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np.bool_], terms: Terms, task: Task
 ) -> Scored:
-    samples, rows = plan.samples, np.flatnonzero(found)
+    samples = plan.samples
+    if planned.samples is not None:  # a fuller run may have left more
+        wanted = samples.first(planned.samples)
+        terms, found = {name: values[wanted[found]] for name, values in terms.items()}, found & wanted
+    rows = np.flatnonzero(found)
     if not len(rows):
         raise MiaBenchError("no sample was measured")
     if planned.control:  # controls see the labels of the samples they score
@@ -243,7 +247,8 @@ def _failures(plan: Plan, found: Mapping[str, Scored | Unscored], outcome: Outco
         if attack.control or attack.label not in scored:
             continue
         said = bare | {s for s, a in outcome.samples if a in (None, under)}
-        missing = set(ids) - {ids[row] for row in scored[attack.label].rows} - said
+        wanted = {ids[row] for row in np.flatnonzero(plan.samples.first(attack.samples))}
+        missing = wanted - {ids[row] for row in scored[attack.label].rows} - said
         failures += [Failure(sample=i, attack=attack.label, reason=missing_why) for i in sorted(missing)]
     return failures
 

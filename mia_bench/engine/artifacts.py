@@ -1,0 +1,120 @@
+"""Pictures that explain scores: for each attack the samples it is surest of, either way, and those in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mia_bench.attack import Attack
+from mia_bench.engine.blame import fault
+from mia_bench.engine.measure import make_batch
+from mia_bench.engine.plan import Plan
+from mia_bench.errors import brief
+
+if TYPE_CHECKING:
+    from mia_bench.dataset import Sample
+    from mia_bench.diffusion.noise import NoiseSource
+    from mia_bench.store import Store
+    from mia_bench.target import Target
+
+FOLDER, INDEX = "artifacts", "index.json"
+
+
+def extremes(scores: NDArray[np.float64], count: int) -> dict[str, list[int]]:
+    """Rows of the `count` highest, median and lowest scores, no row twice; fewer where there are fewer."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    high, rest = order[:count], order[count:]
+    low, rest = rest[max(0, len(rest) - count) :], rest[: max(0, len(rest) - count)]
+    start = max(0, (len(rest) - count) // 2)
+    return {"highest": high, "median": rest[start : start + count], "lowest": low}
+
+
+def explain(
+    plan: Plan,
+    attacks: Mapping[str, Attack],
+    samples: Mapping[str, Sample],
+    target: Target,
+    noise: NoiseSource,
+    store: Store,
+    count: int,
+    size: int,
+) -> dict[str, str]:
+    """Save the pictures of every attack that has any, under `artifacts/` of the run folder.
+
+    Each sample gets a folder with one PNG for each picture; `index.json` says which sample, score and label it is of.
+    Pictures are made anew by the opened target, from the same noise, so they are those that were scored.
+
+    Args:
+        plan: Of a run that has been scored.
+        attacks: label -> attack instance.
+        samples: id -> sample.
+        target: Opened.
+        noise: Where noise comes from.
+        store: The run folder.
+        count: How many of the highest, of the median and of the lowest scores.
+        size: Samples per batch.
+
+    Returns:
+        Label -> why its pictures could not be made.
+    """
+    scores = pq.read_table(store.folder / "scores.parquet").to_pylist()
+    index: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    for planned in plan.attacks:
+        attack = attacks[planned.label]
+        if type(attack).artifacts is Attack.artifacts:
+            continue
+        name, _, preset = planned.label.partition("@")
+        own = [s for s in scores if (s["attack"], s["preset"], s["split"]) == (name, preset, "audit")]
+        chosen = extremes(np.array([s["score"] for s in own]), count)
+        rows = [own[i] for ranked in chosen.values() for i in ranked]
+        ranks = [f"{rank}-{i}" for rank, ranked in chosen.items() for i in range(1, len(ranked) + 1)]
+        try:
+            pictures = _pictures(attack, [samples[row["sample_id"]] for row in rows], target, noise, size)
+        except Exception as error:  # a picture that cannot be made must not cost the scores
+            failed[planned.label] = fault(error, type(attack))
+            continue
+        for i, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
+            folder = store.folder / FOLDER / _safe(planned.label) / rank
+            folder.mkdir(parents=True, exist_ok=True)
+            files = {title: _save(images[i], folder / f"{_safe(title)}.png") for title, images in pictures.items()}
+            where = {title: str(path.relative_to(store.folder)) for title, path in files.items()}
+            about = {"attack": planned.label, "rank": rank, "sample": row["sample_id"], "score": row["score"]}
+            index.append({**about, "member": row["label"], "pictures": where})
+    (store.folder / FOLDER).mkdir(exist_ok=True)
+    store.write_json(f"{FOLDER}/{INDEX}", {"schema_version": 1, "rows": index})
+    return failed
+
+
+def _pictures(
+    attack: Attack, samples: Sequence[Sample], target: Target, noise: NoiseSource, size: int
+) -> dict[str, NDArray[np.uint8]]:
+    """Name -> `(N, H, W, 3)`, a batch at a time."""
+    import torch
+
+    found: dict[str, list[NDArray[np.uint8]]] = {}
+    for start in range(0, len(samples), size):
+        some = samples[start : start + size]
+        batch = make_batch(some, [sample.open() for sample in some], target, noise)
+        with torch.no_grad():
+            for title, values in attack.artifacts(batch, target).items():
+                levels = ((values.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+                found.setdefault(title, []).append(levels.permute(0, 2, 3, 1).cpu().numpy())
+    return {title: np.concatenate(parts) for title, parts in found.items()}
+
+
+def _save(levels: NDArray[np.uint8], path: Path) -> Path:
+    from PIL import Image
+
+    Image.fromarray(levels).save(path)
+    return path
+
+
+def _safe(text: str) -> str:
+    """As a file name."""
+    return "".join(c if c.isalnum() or c in "-._@[]" else "_" for c in brief(text, 80)).strip(".")
