@@ -117,7 +117,8 @@ def _passes(name: str, by_passes: Mapping[str, Any]) -> str:
     return table(rows, [f"{name}: passes", *labels])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in (blind, mirror, memorised, secmi, structural, trajectory, pilot)}
+MAKERS = (blind, mirror, memorised, secmi, structural, trajectory, pilot)
+BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in MAKERS}
 
 
 def filled(text: str) -> str:

@@ -69,10 +69,13 @@ def mia_bench_attacks() -> list[type[Attack]]:
 
 
 def by_time(target: str, runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """Statistic -> for each timestep the AUC with its interval."""
+    """Statistic -> for each timestep the AUC with its interval, and the mean over the audit set."""
     terms, member = terms_of(Path(__file__), "secmi-chain", target, runs / f"secmi-{target}")
     return {
-        name: [{"t": t, **auc_of(-values, member)} for t, values in zip(TIMES, terms[name].T, strict=True)]
+        name: [
+            {"t": t, **auc_of(-values, member), "mean": float(values.mean())}
+            for t, values in zip(TIMES, terms[name].T, strict=True)
+        ]
         for name in STATISTICS
     }
 
