@@ -111,6 +111,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         dtype=options.dtype,
         latent=options.latent,
         independent_noise=options.independent_noise,
+        reference_spec=options.reference,
         command=options.command,
     )
     store = Store(options.out or default_folder(named, spec, options.seed))
