@@ -131,6 +131,9 @@ class Result(_Record):
     target: str
     target_kind: str
     target_fingerprint: str
+    reference: str | None = None
+    """The model that some attacks asked beside the target."""
+    reference_fingerprint: str | None = None
     seed: int
     noise: str
     independent_noise: bool = False

@@ -69,10 +69,13 @@ def mia_bench_attacks() -> list[type[Attack]]:
 
 
 def by_time(target: str, runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """Statistic -> for each timestep the AUC with its interval."""
+    """Statistic -> for each timestep the AUC with its interval, and the mean over the audit set."""
     terms, member = terms_of(Path(__file__), "secmi-chain", target, runs / f"secmi-{target}")
     return {
-        name: [{"t": t, **auc_of(-values, member)} for t, values in zip(TIMES, terms[name].T, strict=True)]
+        name: [
+            {"t": t, **auc_of(-values, member), "mean": float(values.mean())}
+            for t, values in zip(TIMES, terms[name].T, strict=True)
+        ]
         for name in STATISTICS
     }
 
@@ -83,7 +86,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
 
     style = {"svg.hashsalt": "mia-bench", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     mpl.rcParams.update(style)
-    figure, axes = plt.subplots(1, len(content["targets"]), figsize=(12, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, len(content["targets"]), figsize=(12, 4.2), sharey=True)
     for panel, (target, found) in zip(axes, content["targets"].items(), strict=True):
         for name, label in STATISTICS.items():
             points = found[name]
@@ -95,8 +98,8 @@ def draw(content: dict[str, Any], path: Path) -> None:
         panel.axvline(100, color="grey", linewidth=0.5, linestyle=":")
         panel.set(title=target, xlabel="t")
     axes[0].set_ylabel("AUC with 95 % interval")
-    axes[-1].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=3, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=150)
 
 

@@ -40,7 +40,7 @@ class Parts(Attack):
         def unit(pixels: Any) -> Any:
             return ((pixels + 1) / 2).clamp(0, 1)
 
-        *_, noised = walk(target, batch.x0, [0, 50, 100], batch.condition, batch.null)
+        *_, noised = walk(target, batch.x0, [0, 50, 100], batch.condition, batch.null, label="destination")
         image, plain, after = unit(batch.pixels), unit(target.decode(batch.x0)), unit(target.decode(noised))
         return {
             "attack": ssim(image, after),

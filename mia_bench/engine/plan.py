@@ -117,6 +117,8 @@ class Plan(_Record):
     target: str
     target_kind: Literal["pixel", "latent"]
     target_fingerprint: str
+    reference: str | None = None
+    reference_fingerprint: str | None = None
     uses_captions: bool
     seed: int
     noise: str
@@ -226,6 +228,7 @@ def make_plan(
     latent: Literal["mode", "sample"],
     encoder_of: Callable[[str], Encoder],
     independent_noise: bool = False,
+    reference_spec: str | None = None,
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -291,6 +294,8 @@ def make_plan(
         target=target_spec,
         target_kind=target.meta.kind,
         target_fingerprint=target.fingerprint,
+        reference=reference_spec,
+        reference_fingerprint=target.reference and target.reference.fingerprint,
         uses_captions=captions,
         seed=seed,
         noise=noise,

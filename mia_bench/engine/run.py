@@ -120,6 +120,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         latent=options.latent,
         encoder_of=encoder_of,
         independent_noise=options.independent_noise,
+        reference_spec=options.reference,
         command=options.command,
     )
     encoders = {spec: encoder_of(spec) for planned in plan.attacks for spec in planned.encoders}

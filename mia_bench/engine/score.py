@@ -266,6 +266,8 @@ def _result(
         target=plan.target,
         target_kind=plan.target_kind,
         target_fingerprint=plan.target_fingerprint,
+        reference=plan.reference,
+        reference_fingerprint=plan.reference_fingerprint,
         seed=plan.seed,
         noise=plan.noise,
         independent_noise=plan.independent_noise,

@@ -33,6 +33,7 @@ ALIGN = ("left", "right", "right", "right", "right", "right", "left", "right", "
 SAME = (
     "dataset_revision",
     "target_fingerprint",
+    "reference_fingerprint",
     "samples_hash",
     "n_members",
     "n_nonmembers",

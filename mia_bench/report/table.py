@@ -34,7 +34,8 @@ def _show_table(result: Result) -> None:
     how = "not measured yet" if result.unfinished else "left out"
     missing = f" ({result.n_left_out} more {how})" if result.n_left_out else ""
     samples = f"{audit}{unknown}{missing}"
-    print(printable(f"{result.dataset} on {result.target}: {samples}; seed {result.seed}, {result.dtype}\n"))
+    beside = f" beside {result.reference}" if result.reference else ""
+    print(printable(f"{result.dataset} on {result.target}{beside}: {samples}; seed {result.seed}, {result.dtype}\n"))
     headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
     rows = sorted(result.rows, key=lambda r: (r.control, -_auc(r), r.label))
     print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)) + "\n")

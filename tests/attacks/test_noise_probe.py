@@ -123,3 +123,10 @@ def test_without_a_reference_it_says_so(tmp_path):
     assert Capability.REFERENCE in make(NoiseProbe).needs()
     with pytest.raises(UsageError, match="--reference"):
         tiny.go(tmp_path, tiny.registry(noise_probe), attacks="noise-probe")
+
+
+def test_a_result_names_the_reference(tmp_path):
+    result = tiny.go(tmp_path, tiny.registry(noise_probe), attacks="loss", reference="tiny:8")
+    assert result.reference == "tiny:8"
+    assert result.reference_fingerprint and result.reference_fingerprint != result.target_fingerprint
+    assert tiny.go(tmp_path / "alone", tiny.registry(noise_probe), attacks="loss").reference is None
