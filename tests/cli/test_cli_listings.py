@@ -51,7 +51,13 @@ def test_every_command_has_help(cli, name):
 def test_list_shows_everything(cli):
     done = cli("list")
     assert (done.status, done.err) == (0, "")
-    assert [line for line in done.out.splitlines() if line.isupper()] == ["ATTACKS", "DATASETS", "TARGETS", "ENCODERS", "PLUGINS"]
+    assert [line for line in done.out.splitlines() if line.isupper()] == [
+        "ATTACKS",
+        "DATASETS",
+        "TARGETS",
+        "ENCODERS",
+        "PLUGINS",
+    ]
     for name in (*NAMES, "fluent-emoji", "folder", "emoji-realworld", "stable-diffusion"):
         assert name in done.out
 
