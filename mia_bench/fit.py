@@ -1,4 +1,4 @@
-"""Classifiers of trained attacks: fitted on the calibration set, never asked about a row they were fitted on."""
+"""What is fitted on the calibration set: scaling, and classifiers, never asked about a row they were fitted on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 Predict = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 Fit = Callable[["NDArray[np.float64]", "NDArray[np.bool_]"], Predict]
 TAG = "label-assisted"  # shown beside the row: it saw labels that an attacker need not have
+TRANSDUCTIVE = "transductive"  # a score depends on the other samples: what calibrates is the unlabelled audit set
+
+
+def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(value - median) / interquartile range, both of `fitted_on`."""
+    low, middle, high = np.percentile(fitted_on, [25, 50, 75])
+    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-12)
+    return scaled
 
 
 def held_out(

@@ -1,4 +1,4 @@
-"""Trained attacks never score a row with a classifier that was fitted on it."""
+"""Scaling, and trained attacks: none scores a row with a classifier that was fitted on it."""
 
 from dataclasses import replace
 from threading import Barrier
@@ -9,7 +9,13 @@ import pytest
 
 from mia_bench.attack import Measured
 from mia_bench.errors import NothingError
-from mia_bench.fit import held_out
+from mia_bench.fit import held_out, robust
+
+
+def test_robust_scaling():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert robust(values, values).tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert np.isfinite(robust(values, np.ones(5))).all()
 
 
 def samples(n=24, cal=16, seed=0, groups=None):

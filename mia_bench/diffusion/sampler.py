@@ -46,7 +46,11 @@ def guided(
     """e_null + w (e_given - e_null), `(B, C, H, W)`: two queries, or one where w is 0 or 1."""
     if guidance in (0.0, 1.0):
         return target.denoiser(x, t, given if guidance else null)
-    both = target.denoiser(x, t, [given, null])
+    return mixed(target.denoiser(x, t, [given, null]), guidance)
+
+
+def mixed(both: torch.Tensor, guidance: float) -> torch.Tensor:
+    """e_null + w (e_given - e_null) of predictions `(B, 2, C, H, W)`, the given condition's first."""
     e_given, e_null = plain(both)[:, 0], plain(both)[:, 1]
     eps = e_null + guidance * (e_given - e_null)
     keys = keys_of(both)
