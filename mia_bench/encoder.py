@@ -1,7 +1,7 @@
 """The contract of an encoder: what images, and captions, look like to a network that is not the target.
 
 Attacks that compare pictures name an encoder (`drc[dino]`); it is resolved by that name alone, never replaced by
-another. A family supplies `weights`, `load` and one method for each thing it `offers`; this class runs them at a fixed
+another. A family supplies `files`, `load` and one method for each thing it `offers`; this class runs them at a fixed
 row count, so that a sample's numbers do not depend on its batch.
 """
 
@@ -12,7 +12,8 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,13 +80,21 @@ class Encoder(ABC):
 
     # What a family supplies -------------------------------------------------------------------------------------
 
-    @abstractmethod
-    def weights(self) -> Mapping[str, str]:
-        """sha256 of every file that defines it, by name; readable before `load`, without torch.
+    def files(self) -> Mapping[str, Path]:
+        """Every file that defines it, by name: found, not read, without torch; none if it has no weights of its own.
 
         Raises:
             UnavailableError: The weights, or the package that reads them, are not on this machine; see `missing`.
         """
+        return {}
+
+    def weights(self) -> Mapping[str, str]:
+        """sha256 of each of its files, by name; readable before `load`, without torch.
+
+        Raises:
+            UnavailableError: As `files`.
+        """
+        return {name: sha256_of(path) for name, path in self.files().items()}
 
     @abstractmethod
     def load(self, target: Target) -> None:
@@ -171,3 +180,15 @@ class Encoder(ABC):
 
         with torch.inference_mode():
             return self.rows(network, *(plain(i) for i in images)).float()  # type: ignore[arg-type]
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file; read once, unless it changes."""
+    stat = path.stat()
+    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
