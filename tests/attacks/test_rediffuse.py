@@ -62,7 +62,7 @@ def test_the_way_down(params, told):
         ({"n": 2, "t": 201, "k": 100}, 6, 6),
         (ReDiffuse.presets["repo-sd"], 2, 2),
         (ReDiffuse.presets["resnet"], 20, 10),
-        (ReDiffuse.presets["quick"], 20, 10),
+        (ReDiffuse.presets["quick"], 10, 10),
     ],
 )
 def test_queries(kind, params, pixel, latent):

@@ -27,7 +27,8 @@ class ReDiffuse(Attack):
 
     A variation noises the image to level t and denoises it with DDIM in steps of k, the last one shorter where k does
     not fit; any service that offers variations can be asked. Variations are clamped to [-1, 1], as pictures are, then
-    averaged. The distances of the means of the first 1, 2, ..., n are all stored.
+    averaged; the distances of the means of the first 1, 2, ..., n are all stored. `@quick` has a t of ours, at which
+    the error of a small autoencoder does not hide what the denoiser changes.
 
     `@resnet` has the map |x - mean| scored by the classifier of `secmi-nns`, which is trained as the authors train
     theirs, on the calibration set. (Theirs halves the image twice at once, by stride and by pooling.)
@@ -57,8 +58,8 @@ class ReDiffuse(Attack):
         """Parameters.
 
         Attributes:
-            t: Noise level of a variation; 200 in pixel space, 10 on latents.
-            k: Timesteps of a step; 100 in pixel space, 10 on latents.
+            t: Noise level of a variation; with k, 200 and 100 in pixel space, 10 and 10 on latents.
+            k: Timesteps of a step.
             n: Variations that are averaged.
             guidance: w; 0 and 1 need one query a step.
             encoder: Whose distance is taken; `pixels` in pixel space, `ssim` on latents. Not asked by `repo-sd`.
@@ -66,7 +67,7 @@ class ReDiffuse(Attack):
             side: Of the `resnet`: pixels a side of its maps; those of larger images are averaged.
             setting: As the `paper` has it, or as the authors' `repo-sd` script: see the faults.
             epochs: Of the `resnet`: passes over the calibration set.
-            seed: Of its first weights and the order of samples.
+            seed: Of the `resnet`: its first weights and the order of samples.
         """
 
         t: int = by_kind(pixel=200, latent=10, ge=1, le=999)
@@ -83,14 +84,13 @@ class ReDiffuse(Attack):
     presets = {
         "resnet": {"rule": "resnet"},
         "repo-sd": {"setting": "repo-sd", "t": 50, "k": 50, "n": 1, "guidance": 7.5},
-        "quick": {"samples": 100},
+        "quick": {"samples": 100, "t": 400, "k": 200, "n": 5},
     }
 
     def queries(self) -> int:
         return len(self.path()[1:]) * int(self.params.n) * (1 if self.params.guidance in (0, 1) else 2)
 
     def path(self) -> list[int]:
-        """Timesteps of a variation."""
         return [*range(self.params.t, 0, -self.params.k), 0]
 
     def encoders(self) -> Mapping[str, frozenset[Offer]]:
@@ -103,14 +103,12 @@ class ReDiffuse(Attack):
 
         original, means = self.original(batch, target), self.means(batch, target)
         if self.params.rule == "resnet":
-            side = min(self.params.side, original.shape[-1])
-            return {"map": adaptive_avg_pool2d((original - means[-1]).abs(), side)}  # (B, 3, side, side)
+            return {"map": adaptive_avg_pool2d((original - means[-1]).abs(), min(self.params.side, original.shape[-1]))}
         repo = self.params.setting == "repo-sd"
         distance = grey_distance if repo else target.encoders[self.params.encoder].distance
         return {"distances": torch.stack([distance(original, mean) for mean in means], dim=1)}  # (B, n)
 
     def original(self, batch: Batch, target: Target) -> torch.Tensor:
-        """What variations are compared with."""
         return batch.pixels if self.params.setting == "paper" else target.decode(batch.x0).clamp(-1, 1)
 
     def means(self, batch: Batch, target: Target) -> list[torch.Tensor]:
