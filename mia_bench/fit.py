@@ -84,3 +84,16 @@ def held_out(
         for (_, test), values in zip(jobs, pool.map(job, *zip(*jobs, strict=True)), strict=True):
             scores[test] = values
     return scores
+
+
+def logistic(features: NDArray[np.float64], member: NDArray[np.bool_]) -> Predict:
+    """Log-odds of membership from standardised features `(n, D)`; penalty L2, C = 1."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
+    with threadpool_limits(1):  # the same sums on any number of cores
+        model.fit(features, member)
+    return lambda rows: model.decision_function(rows)

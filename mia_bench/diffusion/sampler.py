@@ -10,6 +10,7 @@ import torch
 
 from mia_bench.diffusion.denoiser import Condition
 from mia_bench.diffusion.keyed import keyed, keys_of, plain
+from mia_bench.diffusion.strength import steps_at
 
 if TYPE_CHECKING:
     from mia_bench.target import Target
@@ -32,12 +33,8 @@ def levels(target: Target, steps: int) -> list[int]:
 
 
 def path(target: Target, steps: int, strength: float = 1.0) -> list[int]:
-    """Timesteps of a generation, descending to 0: N steps from noise, or the last share of them from a noised image.
-
-    As many as diffusers runs, `int(N s)`, but at least one, and free of the rounding that makes `int(0.29 * 100)` 28.
-    """
-    kept = min(steps, max(1, int(steps * strength + 1e-6)))
-    return levels(target, steps)[kept::-1]
+    """Timesteps of a generation, descending to 0: N steps from noise, or the last share of them from a noised image."""
+    return levels(target, steps)[steps_at(steps, strength) :: -1]
 
 
 def guided(
