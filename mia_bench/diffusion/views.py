@@ -30,6 +30,19 @@ def centre_crop(pixels: torch.Tensor, strength: float, *, eight_bit: bool = Fals
     return torch.stack([resize(one, side) for one in window])
 
 
+def as_file(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Images as files of `side` px hold them: resized with antialiasing, in 256 levels.
+
+    Args:
+        pixels: float32 `(B, 3, H, W)` in [-1, 1].
+        side: In pixels.
+
+    Returns:
+        float32 `(B, 3, side, side)` in [-1, 1].
+    """
+    return torch.stack([_resized_file(one, side) for one in pixels])
+
+
 def _resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
     return functional.interpolate(pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=False)[0]
 
