@@ -75,7 +75,9 @@ class WuIIS(WuDistance):
 class WuIII(WuDistance):
     """Faithfulness to the text: the classifier sees how well x' fits the caption, to an encoder of both.
 
-    Without a classifier the cosine is the score, and no calibration set is needed.
+    Without a classifier the cosine is the score, and no calibration set is needed. Captions fit images well or badly
+    whatever the model has seen, and a memorised image fits no better than the original does: this spread hides most of
+    what there is to see, also where the image itself is drawn again.
     """
 
     meta = about(
