@@ -41,6 +41,19 @@ def luma(pixels: torch.Tensor) -> torch.Tensor:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
+def as_file(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Images as files of `side` px hold them: resized with antialiasing, in 256 levels.
+
+    Args:
+        pixels: float32 `(B, 3, H, W)` in [-1, 1].
+        side: In pixels.
+
+    Returns:
+        float32 `(B, 3, side, side)` in [-1, 1].
+    """
+    return torch.stack([_resized_file(one, side) for one in pixels])
+
+
 def _resized(pixels: torch.Tensor, side: int, antialias: bool = False) -> torch.Tensor:
     return functional.interpolate(
         pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=antialias

@@ -32,8 +32,8 @@ def resolver(registry: Registry) -> Callable[[str], Encoder]:
             _ = encoder.fingerprint  # kept for later
         except UnavailableError as error:
             offline = sorted(n for n, c in registry.encoders.items() if c.meta.offline and at_hand(c))
-            at_hand = f"; at hand: {', '.join(offline)}" if offline else ""
-            raise UnavailableError(error.what, error.why, error.fix + at_hand) from error
+            instead = f"; at hand: {', '.join(offline)}" if offline else ""
+            raise UnavailableError(error.what, error.why, error.fix + instead) from error
         return encoder
 
     return encoder_of
@@ -53,7 +53,7 @@ def check_offers(encoder: Encoder, offers: frozenset[Offer], label: str) -> None
 def at_hand(cls: type[Encoder]) -> bool:
     """Whether its weights are on this machine, without a path."""
     try:
-        cls().weights()
+        cls().files()
     except UnavailableError:
         return False
     return True
