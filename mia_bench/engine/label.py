@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 _GRAMMAR = re.compile(r"(?P<name>[^@\[\]*?]+)(\[(?P<encoder>[^\[\]]+)\])?(@(?P<preset>[^@\[\]*?]+))?")
 
@@ -21,6 +22,10 @@ class Label:
         """The parts of a label; what is no label is taken for a name, which nobody will know."""
         found = _GRAMMAR.fullmatch(text)
         return cls(**{part: value or "" for part, value in found.groupdict().items()}) if found else cls(text)
+
+    def of(self, params: Any) -> Label:
+        """With the encoder that the parameters name: what compares pictures is no score without it."""
+        return replace(self, encoder=getattr(params, "encoder", None) or self.encoder)
 
     @property
     def bare(self) -> str:

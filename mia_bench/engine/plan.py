@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -247,6 +248,7 @@ def make_plan(
     of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
         attack = one.cls(one.params.resolved(target.meta.kind))
+        one = replace(one, label=str(Label.parse(one.label).of(attack.params)))  # an encoder may depend on the kind
         reason = _cannot_run(attack, target, samples, usable)
         if reason and one.named:
             raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")

@@ -49,7 +49,8 @@ def select(
             @ matches names; one with @ matches presets too.
         keyword: Keeps attacks whose label, access level or summary satisfies it, e.g. `pia and not pian`.
         options: Parameters set by the user.
-        preset: What `all` takes of an attack that offers it, instead of its defaults.
+        preset: What `all` takes of an attack that offers it, instead of its defaults; with `quick` go the presets
+            `quick-...`, which are of the same measurement.
 
     Raises:
         UsageError: Unknown name, preset or parameter, or a value out of range.
@@ -62,7 +63,7 @@ def select(
     only_controls = False
     for part in filter(None, (p.strip() for p in pattern.split(","))):
         if part == "all":
-            found = [Label(n, preset=preset if preset in c.presets else "") for n, c in attacks.items()]
+            found = [Label(n, preset=own) for n, c in attacks.items() for own in _family(preset, c) or [""]]
         elif GLOB.search(part):
             texts = attacks if "@" not in part else [f"{n}@{p}" for n, c in attacks.items() for p in c.presets]
             found = [Label.parse(text) for text in texts if fnmatch.fnmatchcase(text, part)]
@@ -216,8 +217,11 @@ def make_params(cls: type[Attack], label: str, options: Options) -> Any:
 def _selected(registry: Registry, label: Label, named: bool, options: Options) -> Selected:
     cls = registry.attack(label.name)
     params = make_params(cls, str(label), options)
-    # What compares pictures is no score without the name of its encoder.
-    return Selected(str(replace(label, encoder=getattr(params, "encoder", ""))), cls, params, named)
+    return Selected(str(label.of(params)), cls, params, named)
+
+
+def _family(preset: str, cls: type[Attack]) -> list[str]:
+    return [own for own in cls.presets if preset and (own == preset or own.startswith(f"{preset}-"))]
 
 
 def _check_targets_of(options: Options, registry: Registry, chosen: Collection[Label]) -> None:
