@@ -152,9 +152,9 @@ def registry(*modules, samples=None):
     return made
 
 
-def dataset(samples, targets=("tiny",)):
+def dataset(samples, targets=("tiny",), preset=""):
     class Given(Dataset):
-        meta = DatasetMeta(name="given", summary="given", targets=targets)
+        meta = DatasetMeta(name="given", summary="given", targets=targets, preset=preset)
 
         def samples(self):
             return list(samples)
