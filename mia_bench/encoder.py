@@ -136,6 +136,7 @@ class Encoder(ABC):
         self.load(target)
         self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool)
         self._texts: dict[str, torch.Tensor] = {}
+        self._captions: dict[str, str] = {}
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Images as vectors, float32 `(B, D)`."""
@@ -160,11 +161,18 @@ class Encoder(ABC):
             return torch.stack([self._texts[text] for text in texts])
 
     def captions(self, images: torch.Tensor) -> list[str]:
-        """A caption for each of B images."""
+        """A caption for each of B images; equal images are described once."""
         import torch
 
+        found = []
         with torch.inference_mode():
-            return [self.captioned(images[i : i + 1])[0] for i in range(len(images))]
+            for i in range(len(images)):
+                image = images[i : i + 1]
+                key = hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest()
+                if key not in self._captions:
+                    self._captions[key] = self.captioned(image)[0]
+                found.append(self._captions[key])
+        return found
 
     def missing(self, what: str) -> UnavailableError:
         """The error that says what is missing, where it comes from and how to get it."""

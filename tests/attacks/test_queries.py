@@ -28,7 +28,7 @@ TABLE = {
     "mc": {"": 3, "copymark-pia": 50, "copymark-pian": 50},
     "noise-probe": {"": 300, "latent": 300},
     "pfami": {"": 20, "difference": 20, "paired-noise": 20, "clid": 20, "calibrated": 40, "copymark": 110},
-    "pfami-nns": {"": 110, "calibrated": 220, "logit-difference": 110, "quick": 110},
+    "pfami-nns": {"": 110, "calibrated": 220, "logit-difference": 110, "quick": 55},
     "pia": {"": 2, "p5": 2, "t200": 2, "t400": 2, "repo-sd": 4},
     "pian": {"": 2, "paper": 2, "t200": 2, "repo-sd": 4},
     "rediffuse": {"": 10, "resnet": 10, "repo-sd": 2, "quick": 10},

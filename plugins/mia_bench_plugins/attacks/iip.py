@@ -1,4 +1,4 @@
-"""IIP: inversion-based inference perturbation (Jiang et al., ICLR 2025, openreview.net/forum?id=vwOq7twk7L)."""
+"""IIP: inversion-based inference perturbation (Jiang et al., ICLR 2025, openreview:vwOq7twk7L)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IIP(Attack):
     meta = Meta(
         name="iip",
         summary="how an image, inverted without a prompt, withstands one that says nothing of it",
-        paper="openreview.net/forum?id=vwOq7twk7L",
+        paper="openreview:vwOq7twk7L",
         citation="Jiang et al., ICLR 2025",
         licence="no program",
         access=Access.GRADIENT,
