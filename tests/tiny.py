@@ -12,8 +12,10 @@ import torch
 from torch.nn import functional
 
 from mia_bench import Access, Attack, Capability, Dataset, DatasetMeta, Meta, Target, TargetMeta, hookimpl, scoring
+from mia_bench.diffusion.noise import KeyedNoise
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.diffusion.schedule import Schedule
+from mia_bench.engine.measure import make_batch
 from mia_bench.engine.run import RunOptions, run
 from mia_bench.plugins import Registry
 from mia_bench_plugins.attacks import clid, loss, pia
@@ -150,6 +152,11 @@ def registry(*modules, samples=None):
         assert not plugin.error, plugin.trace
     made.datasets["given"] = dataset(icons(6, 6) if samples is None else samples)
     return made
+
+
+def batch_of(target, samples, noise=None):
+    """A batch as the engine makes it."""
+    return make_batch(samples, [s.open() for s in samples], target, noise or KeyedNoise(0))
 
 
 def dataset(samples, targets=("tiny",), preset=""):

@@ -9,7 +9,7 @@ from mia_bench import Capability
 from mia_bench.attack import PARTIAL
 from mia_bench.encoder import Encoder, EncoderMeta, Offer
 from mia_bench_plugins.attacks.drc import DRC
-from mia_bench_plugins.encoders.icons import perceptual, perceptual_distance
+from mia_bench_plugins.encoders.emoji import EmojiLpips
 from mia_bench_plugins.targets.emoji import EmojiOvertrain
 
 
@@ -38,16 +38,6 @@ class Squares(Means):
 
     def between(self, images, others):
         return (images - others).square().mean((1, 2, 3))
-
-
-class Icons(Squares):
-    """The embedded perceptual distance."""
-
-    def load(self, target):
-        self.net = perceptual()
-
-    def between(self, images, others):
-        return perceptual_distance(self.net, images, others)
 
 
 FEW = {"roi": "centre", "encoder": "squares", "steps": 5}
@@ -152,7 +142,7 @@ def test_latents_with_a_hidden_pixel_are_made_anew():
 def test_memorised_images_are_restored_better(emoji_samples, make_batch):
     """On the embedded target that saw its members, with their captions, again and again."""
     target = EmojiOvertrain()
-    target.encoders = {"emoji-lpips": Icons()}
+    target.encoders = {"emoji-lpips": EmojiLpips()}
     target.open(rows=20)
     audit = [s for s in emoji_samples if s.split == "audit"]
     chosen = [s for m in (True, False) for s in [s for s in audit if s.member is m][:10]]

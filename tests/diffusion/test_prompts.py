@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from conftest import batch_of
+from tiny import batch_of
 
 from mia_bench.diffusion import prompts
 from mia_bench.diffusion.denoiser import Condition
