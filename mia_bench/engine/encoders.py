@@ -13,41 +13,44 @@ if TYPE_CHECKING:
     from mia_bench.plugins import Registry
 
 
-def resolver(registry: Registry) -> Callable[[str], Encoder]:
-    """`name` or `name:PATH` to an encoder, not yet loaded; the same one every time.
+Resolve = Callable[[str, frozenset[Offer], str], Encoder]
+
+
+def resolver(registry: Registry) -> Resolve:
+    """From a name, what an attack wants of it and the attack's label to an encoder; the same one every time.
 
     The function raises:
-        UsageError: Unknown name, or an argument to an encoder that takes none.
+        UsageError: Unknown name, an argument to an encoder that takes none, or it offers something else.
         UnavailableError: Its weights are not at hand; no other encoder is put in its place.
     """
 
     @cache
-    def encoder_of(spec: str) -> Encoder:
+    def opened(spec: str) -> Encoder:
         name, colon, argument = spec.partition(":")
         cls = registry.encoder(name)
         if colon and not cls.meta.takes:
             raise UsageError(f"encoder {spec!r}", f"{name} takes no argument", f"write [{name}]")
-        encoder = cls(argument)
+        return cls(argument)
+
+    def resolve(spec: str, offers: frozenset[Offer], label: str) -> Encoder:
+        encoder, wanted = opened(spec), ", ".join(sorted(offers))
+        if not offers <= encoder.meta.offers:
+            lacking = ", ".join(sorted(offers - encoder.meta.offers))
+            why = f"encoder {encoder.meta.name} offers no {lacking}"
+            raise UsageError(f"attack {label!r}", why, "`mia-bench list encoders` shows what each offers")
         try:
             _ = encoder.fingerprint  # kept for later
         except UnavailableError as error:
-            offline = sorted(n for n, c in registry.encoders.items() if c.meta.offline and at_hand(c))
-            instead = f"; at hand: {', '.join(offline)}" if offline else ""
-            raise UnavailableError(error.what, error.why, error.fix + instead) from error
+            others = [
+                n for n, c in registry.encoders.items() if c.meta.offline and offers <= c.meta.offers and at_hand(c)
+            ]
+            instead = (
+                f"at hand for {wanted}: {', '.join(sorted(others))}" if others else f"nothing at hand for {wanted}"
+            )
+            raise UnavailableError(f"attack {label!r}", str(error), f"{error.fix}; {instead}") from error
         return encoder
 
-    return encoder_of
-
-
-def check_offers(encoder: Encoder, offers: frozenset[Offer], label: str) -> None:
-    """Whether an encoder can do what an attack wants of it.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    if lacking := offers - encoder.meta.offers:
-        why = f"encoder {encoder.meta.name} offers no {', '.join(sorted(lacking))}"
-        raise UsageError(f"attack {label!r}", why, "`mia-bench list encoders` shows what each offers")
+    return resolve
 
 
 def at_hand(cls: type[Encoder]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from mia_bench.attack import Attack, Capability, Control, source_of
 from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.encoder import Encoder
-from mia_bench.engine.encoders import check_offers
+from mia_bench.engine.encoders import Resolve
 from mia_bench.engine.label import Label
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
@@ -227,7 +227,7 @@ def make_plan(
     noise: str,
     dtype: str,
     latent: Literal["mode", "sample"],
-    encoder_of: Callable[[str], Encoder],
+    encoder_of: Resolve,
     independent_noise: bool = False,
     reference_spec: str | None = None,
     command: str = "",
@@ -255,13 +255,12 @@ def make_plan(
         made_by_encoders = []
         try:
             for spec, offers in {} if reason else attack.encoders().items():
-                encoder = encoder_of(spec)
-                check_offers(encoder, offers, one.label)
+                encoder = encoder_of(spec, offers, one.label)
                 made_by_encoders += [encoder.fingerprint, source_of(type(encoder), (Encoder,))]
         except UnavailableError as error:
             if one.named:
                 raise
-            reason = f"{error}; {error.fix}"
+            reason = f"{error.why.partition(';')[0]}; `mia-bench describe {spec.partition(':')[0]}` says how to get it"
         if reason:
             skipped.append(Skipped(label=one.label, reason=reason))
             continue

@@ -123,10 +123,14 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         reference_spec=options.reference,
         command=options.command,
     )
-    encoders = {spec: encoder_of(spec) for planned in plan.attacks for spec in planned.encoders}
     store = Store(options.out or default_folder(named, spec, options.seed))
     tasks = tasks_of(plan, options.positives, options.negatives)
     attacks = instances(registry, plan)
+    encoders = {
+        spec: encoder_of(spec, offers, label)
+        for label, attack in attacks.items()
+        for spec, offers in attack.encoders().items()
+    }
     return Prepared(plan, {s.id: s for s in samples}, target, noise, attacks, store, encoders, tasks)
 
 

@@ -112,7 +112,13 @@ def test_what_is_missing_is_said_with_where_it_comes_from_and_what_is_at_hand(tm
         with pytest.raises(UnavailableError) as caught:
             prepare(made(), options(tmp_path, typed))
         said = f"{caught.value} {caught.value.fix}"
-        for part in ("absent", "its weights are not here", "https://example.org", "fetch it", "at hand: mute, near"):
+        for part in (
+            "absent",
+            "its weights are not here",
+            "https://example.org",
+            "fetch it",
+            "at hand for distance: near",
+        ):
             assert part in said
 
 
@@ -134,7 +140,7 @@ def test_nothing_takes_the_place_of_what_is_missing(tmp_path):
     registry.attacks["without"] = Without
     result = run(registry, options(tmp_path, "all"))
     assert "looking[near]" in labels(result) and "without[absent]" not in labels(result)
-    assert "https://example.org" in result.skipped["without[absent]"]
+    assert "describe absent" in result.skipped["without[absent]"]
 
 
 def test_wrong_names_are_refused(tmp_path):
@@ -149,8 +155,8 @@ def test_wrong_names_are_refused(tmp_path):
 
 
 def test_one_encoder_for_one_name():
-    find = resolver(made())
-    assert find("near") is find("near") and find("near") is not find("near:1")
+    find, offers = resolver(made()), frozenset({Offer.DISTANCE})
+    assert find("near", offers, "a") is find("near", offers, "b") is not find("near:1", offers, "a")
 
 
 def test_all_takes_the_family_of_presets_that_the_dataset_asks_for(tmp_path):
