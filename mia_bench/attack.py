@@ -47,6 +47,7 @@ class Capability(StrEnum):
     CAPTION = "caption"
     GENERATE = "generate"
     GRADIENT = "gradient"
+    REFERENCE = "reference"  # another model beside the target, named by the user
 
 
 class Meta(BaseModel):
@@ -60,6 +61,9 @@ class Meta(BaseModel):
         access: What the attacker sees of the target.
         needs: Capabilities the target must have.
         caption: Whether captions are ignored, used when there, or required.
+        calibration: Whether labelled samples outside the audit set are ignored, used when there, or required.
+        equation: The score in plain text, as the paper has it.
+        faults: Known faults and departures of the published programs, for the reader of their tables.
         licence: Licence of the authors' own program, where there is one; nothing is copied from it.
         orientation: Which way the paper's own statistic points; `score` always returns higher = member.
         version: Definition version; raise it whenever the numbers change.
@@ -75,6 +79,9 @@ class Meta(BaseModel):
     access: Access
     needs: frozenset[Capability] = frozenset({Capability.DENOISE})
     caption: Literal["unused", "optional", "required"] = "optional"
+    calibration: Literal["unused", "optional", "required"] = "unused"
+    equation: str = ""
+    faults: tuple[str, ...] = ()
     orientation: Literal["lower is member", "higher is member"] = "lower is member"
     version: int = 1
 
@@ -125,6 +132,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
         audit: bool `(N,)`, true for samples of the audit set.
         groups: Group of each sample, length N; near-duplicates share one.
         member: bool `(N,)`, or None where labels may not be seen.
+        classes: What true and false of `member` are called; a control may be asked for others than members.
     """
 
     terms: Mapping[str, NDArray[np.float64]]
@@ -132,6 +140,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
     audit: NDArray[np.bool_]
     groups: tuple[str, ...]
     member: NDArray[np.bool_] | None = None
+    classes: tuple[str, str] = ("members", "non-members")
 
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         return self.terms[name]
@@ -151,6 +160,7 @@ class Measured(Mapping[str, "NDArray[np.float64]"]):
             self.audit[rows],
             tuple(self.groups[i] for i in kept),
             None if self.member is None else self.member[rows],
+            self.classes,
         )
 
 
@@ -186,6 +196,10 @@ class Attack(ABC):
 
     def __init__(self, params: Any = None) -> None:
         self.params: Any = self.Params() if params is None else params
+
+    def needs(self) -> frozenset[Capability]:
+        """What the target must be able to do for these parameters."""
+        return self.meta.needs
 
     @abstractmethod
     def queries(self) -> int:

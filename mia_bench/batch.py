@@ -110,7 +110,7 @@ class Batch:
 
     def eps(self, t: Timesteps, draw: int = 0, quantity: str = "eps") -> Keyed:
         """Forward noise, one independent draw for each t: `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps."""
-        shape = tuple(self.x0.shape[1:])
+        shape = tuple(self.target.sample_shape)  # not x0's: some attacks never read the image
         ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         salt = self.noise.identity
 
@@ -120,6 +120,10 @@ class Batch:
             return keyed(arrays[:, 0], names[0]) if isinstance(t, int | np.integer) else keyed(arrays, names)
 
         return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)
+
+    def draw(self, quantity: str, shape: tuple[int, ...], draw: int = 0) -> torch.Tensor:
+        """Standard normal noise of any shape for what is no latent, e.g. text states: float32 `(B, *shape)`."""
+        return self._draw(lambda i: self.noise.draw(i, quantity, None, draw, shape))
 
     def check_unchanged(self) -> None:
         """Called after each attack: what the next one reads must be what this one was given.

@@ -15,6 +15,26 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Task(_Record):
+    """Which audited samples the scores are asked to tell apart."""
+
+    positives: Literal["members", "memorised"] = "members"
+    """`memorised`: samples of that split, which the target saw far more often than its other members."""
+
+    negatives: Literal["nonmembers", "members"] = "nonmembers"
+    """From the audit set."""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What positives and negatives are called."""
+        if self.positives == "members":
+            return "members", "non-members"
+        return "memorised images", "other members" if self.negatives == "members" else "non-members"
+
+
+MEMBERSHIP = Task()
+
+
 class Row(_Record):
     """One attack or control on the audit set."""
 
@@ -43,7 +63,7 @@ class Row(_Record):
     """Why it has no scores."""
 
     n: int = 0
-    """Audit samples with known membership that were scored."""
+    """Samples of the task (audit samples with known membership) that were scored."""
 
     uncaptioned: int = 0
     """Samples left out because they have no caption."""
@@ -104,11 +124,16 @@ class Result(_Record):
     """A finished run."""
 
     schema_version: int = RESULT_VERSION
+    task: Task = MEMBERSHIP
+    """What is compared; `results.json` and leaderboards hold membership alone."""
     dataset: str
     dataset_revision: str
     target: str
     target_kind: str
     target_fingerprint: str
+    reference: str | None = None
+    """The model that some attacks asked beside the target."""
+    reference_fingerprint: str | None = None
     seed: int
     noise: str
     independent_noise: bool = False
@@ -117,11 +142,11 @@ class Result(_Record):
     latent: str
     samples_hash: str
     n_members: int
-    """Audit members that at least one row could read; the other counts likewise."""
+    """Positives of the task (audit members) that at least one row could read; the other counts likewise."""
     n_nonmembers: int
     n_unknown: int
     n_left_out: int = 0
-    """Audit samples that no row could read; `failures` says why."""
+    """Samples of the task that no row could read; `failures` says why."""
     calibration: str | None
     """Why no calibration set could be used, or None."""
     rows: tuple[Row, ...]

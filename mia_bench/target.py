@@ -1,8 +1,9 @@
 """The contract of a target: the model under audit.
 
-A model family supplies `weights`, `load` and `predict`; with latents also `posterior`, with captions also `tokens` and
-`text_states`. This class adds what attacks call: `encode`, `condition`, `denoiser`. VAE and text encoder run at a fixed
-row count too, and once per image and caption.
+A model family supplies `weights`, `load` and `predict`; with latents also `posterior` and `picture`, with captions also
+`tokens` and `text_states`, with gradients `network`. This class adds what attacks call: `encode`, `decode`,
+`condition`, `denoiser`, `differentiable`. VAE and text encoder run at a fixed row count too, and once per image and
+caption.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from mia_bench.attack import Capability
+from mia_bench.errors import UnavailableError
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +73,7 @@ class Target(ABC):
         denoiser: Predicts noise over grids.
         sample_shape: Shape of one denoiser input, `(C, H, W)`.
         image_size: Side in pixels.
+        reference: Another model that some attacks ask beside the target, or None.
     """
 
     meta: ClassVar[TargetMeta]
@@ -77,6 +81,7 @@ class Target(ABC):
     denoiser: Denoiser
     image_size: int
     sample_shape: tuple[int, ...]
+    reference: Target | None = None
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
@@ -101,6 +106,14 @@ class Target(ABC):
         """Mean and standard deviation of the latents, scaled: `(R, 3, H, W)` in [-1, 1] -> `(R, 2, C, h, w)`."""
         raise NotImplementedError(f"{self.meta.name} works on pixels")
 
+    def picture(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents to images: `(R, C, h, w)` -> `(R, 3, H, W)`, about [-1, 1]."""
+        raise NotImplementedError(f"{self.meta.name} works on pixels")
+
+    def network(self) -> torch.nn.Module:
+        """The network behind `predict`, for attacks that read its weights."""
+        raise NotImplementedError(f"{self.meta.name} gives no access to its weights")
+
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         """Token ids int64 `(N, L)`, truncated and padded."""
         raise NotImplementedError(f"{self.meta.name} takes no captions")
@@ -110,6 +123,11 @@ class Target(ABC):
         raise NotImplementedError(f"{self.meta.name} takes no captions")
 
     # What the harness and attacks call --------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this target can do, with the reference model it was given."""
+        return self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -125,7 +143,7 @@ class Target(ABC):
         share: bool = True,
         latent: Literal["mode", "sample"] = "mode",
     ) -> None:
-        """Load the model and build the counting denoiser.
+        """Load the model, and its reference, and build the counting denoiser.
 
         Args:
             device: torch device.
@@ -149,9 +167,23 @@ class Target(ABC):
         self.vae_rows, self.text_rows = RowRunner(rows, pool), RowRunner(rows, pool)
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
+        if self.reference:
+            self.reference.open(device, dtype, rows, threads, share, latent)
+            why = ""
+            if self.reference.sample_shape != self.sample_shape:
+                why = f"its inputs are {self.reference.sample_shape}, the target's {self.sample_shape}"
+            elif not self.schedule.agrees(self.reference.schedule):
+                why = "its noise levels are not the target's, so it cannot be asked about the same noised images"
+            if why:
+                what = f"reference {self.reference.argument or self.reference.meta.name}"
+                raise UnavailableError(what, why, "give a model of the target's family with --reference")
+            other = self.reference.denoiser
+            other.account, other.rows, other.name = self.denoiser.account, self.denoiser.rows, "reference"
 
     def forget(self) -> None:
         """Start a new batch: earlier predictions are dropped, recent text states kept."""
+        if self.reference:
+            self.reference.forget()
         self.denoiser.forget()
         while len(self._texts) > TEXTS_KEPT:
             self._texts.popitem(last=False)
@@ -173,6 +205,36 @@ class Target(ABC):
         with torch.no_grad():  # not inference mode: gradient attacks put latents into a graph
             moments = self.vae_rows(self.posterior, pixels).float()
             return moments[:, 0] if noise is None else moments[:, 0] + moments[:, 1] * noise
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Denoiser inputs to images.
+
+        Args:
+            latents: float32 `(B, C, h, w)`.
+
+        Returns:
+            float32 `(B, 3, H, W)`, about [-1, 1], not clamped; for a pixel-space model a copy of its input.
+        """
+        import torch
+
+        from mia_bench.diffusion.keyed import plain
+
+        if self.meta.kind == "pixel":
+            return plain(latents).clone()
+        with torch.no_grad():
+            return self.vae_rows(self.picture, plain(latents)).float()
+
+    @contextmanager
+    def differentiable(self) -> Iterator[dict[str, torch.nn.Parameter]]:
+        """The denoiser's weights by name, with gradients switched on within the block."""
+        weights = dict(self.network().named_parameters())
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        try:
+            yield weights
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False)
 
     def condition(self, texts: Sequence[str]) -> Condition:
         """Text states for one caption per sample; each distinct text is encoded once.

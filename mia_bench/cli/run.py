@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.options import as_json, attack_options, plugin_files
+from mia_bench.cli.options import as_json, attack_options, plugin_files, task_options
 
 MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 
@@ -30,6 +30,11 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 )
 @click.option("--dataset", metavar="NAME[:ARG]", help="Samples to audit.  [default: the target's own, or fluent-emoji]")
 @click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
+@click.option(
+    "--reference",
+    metavar="NAME|PATH",
+    help="A model that never saw the samples, e.g. the one the target was tuned from; some attacks ask it too.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
@@ -70,6 +75,7 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 )
 @click.option("-x", "--exitfirst", "fail_fast", is_flag=True, help="Stop at the first failing attack or sample.")
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
+@task_options
 @attack_options
 @plugin_files
 @as_json
@@ -85,7 +91,7 @@ def command(
 
     Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
     """
-    from mia_bench.engine.run import RunOptions, prepare, run
+    from mia_bench.engine.run import RunOptions, prepare, run_tasks
     from mia_bench.engine.select import parse_options
     from mia_bench.plugins import Registry
 
@@ -98,9 +104,9 @@ def command(
         show_plan(prepare(registry, wanted), as_json)
         return 0
     from mia_bench.report.progress import reporter
-    from mia_bench.report.table import exit_status, show_result
+    from mia_bench.report.table import exit_status, show_results
 
     with reporter(registry) as progress:
-        result = run(registry, wanted)
-    show_result(result, as_json, progress.folder)
-    return exit_status(result)
+        results = run_tasks(registry, wanted)
+    show_results(results, as_json, progress.folder)
+    return exit_status(*results)

@@ -53,6 +53,15 @@ class _Cell:
 
 
 @dataclass
+class Account:
+    """Who asked how much: queries and backward passes by attack."""
+
+    asked: Counter[str] = field(default_factory=Counter)
+    backward: Counter[str] = field(default_factory=Counter)
+    asker: str = ""
+
+
+@dataclass
 class Denoiser:
     """Predicts noise.
 
@@ -61,22 +70,21 @@ class Denoiser:
         schedule: Turns the network's output into noise.
         rows: Runs it at a fixed row count.
         share: Whether equal queries within a batch are run once.
-
-    Attributes:
-        asked: Queries asked, by attack.
-        backward: Backward passes, by attack.
+        account: Where queries are booked; a target and its reference model share one.
+        name: What its predictions are called; two models' predictions of one input must not be taken for each other.
     """
 
     predict: Predict
     schedule: Schedule
     rows: RowRunner
     share: bool = True
-    asked: Counter[str] = field(default_factory=Counter)
-    backward: Counter[str] = field(default_factory=Counter)
+    account: Account = field(default_factory=Account)
+    name: str = "e"
     _memory: dict[object, torch.Tensor] = field(default_factory=dict)
-    _asker: str = ""
 
-    def __call__(self, x: torch.Tensor, t: Timesteps, given: Given, *, grad: bool = False) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, t: Timesteps, given: Given, *, grad: bool = False, pad: bool = True
+    ) -> torch.Tensor:
         """Noise predictions over a grid.
 
         Args:
@@ -84,6 +92,8 @@ class Denoiser:
             t: One timestep, or T of them.
             given: One condition, or a list of C.
             grad: Keep the graph for gradients with respect to `x`, the conditions or the weights; nothing is shared.
+            pad: Fill calls up to the fixed row count. Only a caller that always asks for one sample's whole grid gets
+                the same bits without.
 
         Returns:
             eps, float32 `(B, [T,] [C,] C, H, W)`: an axis for T if `t` is a list, one for C if `given` is.
@@ -96,17 +106,28 @@ class Denoiser:
         ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         conditions = [given] if isinstance(given, Condition) else list(given)
         cells = [cell for j, s in enumerate(ts) for cell in self._column(x, j, s, conditions, share=not grad)]
-        self.asked[self._asker] += len(cells) * x.shape[0]
-        outputs = self._with_graph(cells) if grad else self._shared(cells)
+        with self.rows.lock:
+            self.asked[self.account.asker] += len(cells) * x.shape[0]
+        outputs = self._with_graph(cells, pad) if grad else self._shared(cells)
         grid = ([] if isinstance(t, int | np.integer) else [len(ts)]) + (
             [] if isinstance(given, Condition) else [len(conditions)]
         )
         with torch.set_grad_enabled(grad):
             result = torch.stack(outputs, dim=1).reshape(x.shape[0], *grid, *outputs[0].shape[-SAMPLE_DIMS:])
-        names = [None if c.key is None else f"e({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]
+        names = [None if c.key is None else f"{self.name}({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]
         if grad or None in names:
             return result
         return keyed(result, np.array(names, dtype=object).reshape(grid))
+
+    @property
+    def asked(self) -> Counter[str]:
+        """Queries asked, by attack."""
+        return self.account.asked
+
+    @property
+    def backward(self) -> Counter[str]:
+        """Backward passes, by attack."""
+        return self.account.backward
 
     @property
     def executed(self) -> int:
@@ -116,11 +137,11 @@ class Denoiser:
     @contextmanager
     def asked_by(self, name: str) -> Iterator[None]:
         """Book the queries within on `name`."""
-        before, self._asker = self._asker, name
+        before, self.account.asker = self.account.asker, name
         try:
             yield
         finally:
-            self._asker = before
+            self.account.asker = before
 
     def forget(self) -> None:
         """Drop what the last batch asked; called by the harness at the start of each batch."""
@@ -133,7 +154,8 @@ class Denoiser:
             losses: `(b,)`. Their sum is differentiated, so a sample's gradient does not depend on the others.
             wrt: Tensors with a leading sample axis (or weights, where one sample is asked at a time).
         """
-        self.backward[self._asker] += losses.shape[0]
+        with self.rows.lock:
+            self.backward[self.account.asker] += losses.shape[0]
         return torch.autograd.grad(losses.sum(), list(wrt))
 
     def descend(
@@ -203,11 +225,11 @@ class Denoiser:
         self._memory.update({name: eps for name, eps in found.items() if isinstance(name, tuple)})
         return [found[name] if name in found else self._memory[name] for name in names]
 
-    def _with_graph(self, cells: list[_Cell]) -> list[torch.Tensor]:
+    def _with_graph(self, cells: list[_Cell], pad: bool) -> list[torch.Tensor]:
         with torch.enable_grad():
-            return self._predict(cells)
+            return self._predict(cells, pad)
 
-    def _predict(self, cells: list[_Cell]) -> list[torch.Tensor]:
+    def _predict(self, cells: list[_Cell], pad: bool = True) -> list[torch.Tensor]:
         """All rows of all cells through the network; eps `(B, C, H, W)` for each cell."""
         if not cells:
             return []
@@ -220,4 +242,4 @@ class Denoiser:
         def network(x: torch.Tensor, t: torch.Tensor, *states: torch.Tensor) -> torch.Tensor:
             return self.schedule.epsilon(self.predict(x, t, **dict(zip(names, states, strict=True))), x, t)
 
-        return list(torch.split(self.rows(network, x, t, *states), count))
+        return list(torch.split(self.rows(network, x, t, *states, pad=pad), count))

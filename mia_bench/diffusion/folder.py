@@ -64,7 +64,8 @@ def schedule_of(folder: Path) -> Schedule:
     if not hasattr(scheduler, "betas"):
         raise UnavailableError(f"scheduler {name}", "it has no betas", "use a DDPM- or DDIM-style scheduler")
     try:
-        return Schedule.from_betas(scheduler.betas.double().numpy(), scheduler.config.prediction_type)
+        offset = int(scheduler.config.get("steps_offset", 0))
+        return Schedule.from_betas(scheduler.betas.double().numpy(), scheduler.config.prediction_type, offset)
     except ValueError as error:
         raise UnavailableError(f"scheduler {name}", str(error)) from error
 

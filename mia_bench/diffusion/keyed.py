@@ -8,6 +8,7 @@ error.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 SAMPLE_DIMS = 3  # channels, height, width: what one sample looks like to the denoiser
+LONGEST = 256  # of a name; every step of a walk doubles it, so longer ones are hashed
 
 
 class Keyed(torch.Tensor):
@@ -45,7 +47,10 @@ def keyed(tensor: torch.Tensor, keys: Any) -> Keyed:
         keys: One name, or an array of names of shape `grid`.
     """
     named: Keyed = tensor.detach().as_subclass(Keyed) if isinstance(tensor, Keyed) else tensor.as_subclass(Keyed)
-    named.keys = np.asarray(keys, dtype=object)
+    named.keys = np.asarray(keys, dtype=object).copy()
+    for cell, name in np.ndenumerate(named.keys):
+        if len(str(name)) > LONGEST:
+            named.keys[cell] = "#" + hashlib.sha256(str(name).encode()).hexdigest()[:32]
     named.version = version_of(named)
     return named
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
 
 import torch
 
 from mia_bench.errors import NetworkError
 
+T = TypeVar("T")
 Network = Callable[..., torch.Tensor]
 
 
@@ -29,20 +32,22 @@ class RowRunner:
         done: Rows executed, padding not counted.
         padding: Rows of padding.
         calls: Calls of the network.
-        seconds: Wall seconds inside (host side; on a GPU the time to queue the work).
+        seconds: Wall seconds inside (host side; on a GPU the time to queue the work), of all threads that call.
     """
 
     def __init__(self, rows: int, pool: ThreadPoolExecutor | None = None) -> None:
         self.rows, self.pool = rows, pool
         self.done = self.padding = self.calls = 0
         self.seconds = 0.0
+        self.lock = Lock()
 
-    def __call__(self, network: Network, *inputs: torch.Tensor) -> torch.Tensor:
+    def __call__(self, network: Network, *inputs: torch.Tensor, pad: bool = True) -> torch.Tensor:
         """Apply `network` row by row.
 
         Args:
             network: Maps tensors `(rows, ...)` to a tensor `(rows, ...)`, each row on its own.
             inputs: Tensors `(N, ...)` with the same N.
+            pad: Fill the last call up to the row count.
 
         Returns:
             `(N, ...)`.
@@ -54,7 +59,7 @@ class RowRunner:
         count = inputs[0].shape[0]
         while True:
             try:
-                outputs = self._map(network, inputs, count)
+                outputs = self._map(network, inputs, count, pad)
                 break
             except Exception as error:
                 if self.rows == 1 or not _out_of_memory(error):
@@ -65,18 +70,26 @@ class RowRunner:
             self.rows //= 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        self.done += count
-        self.calls += len(outputs)
-        self.padding += len(outputs) * self.rows - count
-        self.seconds += time.perf_counter() - began
+        with self.lock:
+            self.done += count
+            self.calls += len(outputs)
+            self.padding += sum(map(len, outputs)) - count
+            self.seconds += time.perf_counter() - began
         return torch.cat(outputs)[:count]
 
-    def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int) -> list[torch.Tensor]:
+    def each(self, function: Callable[[int], T], count: int) -> list[T]:
+        """`function` of 0 .. count - 1, as many at once as calls run at once: for work that cannot share a call.
+
+        Modes of torch that are per thread (gradients, inference) are `function`'s to set.
+        """
+        return list((self.pool.map if self.pool else map)(function, range(count)))
+
+    def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int, pad: bool) -> list[torch.Tensor]:
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def call(start: int) -> torch.Tensor:
             with torch.inference_mode(inference), torch.set_grad_enabled(grad):  # both are per thread
-                return network(*(_chunk(x, start, self.rows) for x in inputs))
+                return network(*(_chunk(x, start, self.rows, pad) for x in inputs))
 
         starts = range(0, count, self.rows)
         if self.pool is None or len(starts) == 1 or grad:
@@ -84,10 +97,10 @@ class RowRunner:
         return list(self.pool.map(call, starts))
 
 
-def _chunk(x: torch.Tensor, start: int, rows: int) -> torch.Tensor:
+def _chunk(x: torch.Tensor, start: int, rows: int, pad: bool) -> torch.Tensor:
     # Contiguous, because padding changes the memory layout of channels-last inputs and a layout has its own rounding.
     part = x[start : start + rows].contiguous()
-    missing = rows - part.shape[0]
+    missing = rows - part.shape[0] if pad else 0
     return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 
 

@@ -28,20 +28,23 @@ class Schedule:
         signal: a_t, float64 `(T,)`.
         noise: b_t, float64 `(T,)`.
         prediction: What the network puts out.
+        offset: First timestep of a sampler's grid (`steps_offset`).
     """
 
-    def __init__(self, signal: ArrayLike, noise: ArrayLike, prediction: Prediction = "epsilon") -> None:
+    def __init__(
+        self, signal: ArrayLike, noise: ArrayLike, prediction: Prediction = "epsilon", offset: int = 0
+    ) -> None:
         self.signal: NDArray[np.float64] = np.asarray(signal, dtype=np.float64)
         self.noise: NDArray[np.float64] = np.asarray(noise, dtype=np.float64)
         if prediction not in get_args(Prediction):
             raise ValueError(f"unknown prediction type {prediction!r}; known: {', '.join(get_args(Prediction))}")
-        self.prediction = prediction
+        self.prediction, self.offset = prediction, offset
 
     @classmethod
-    def from_betas(cls, betas: ArrayLike, prediction: Prediction = "epsilon") -> Schedule:
+    def from_betas(cls, betas: ArrayLike, prediction: Prediction = "epsilon", offset: int = 0) -> Schedule:
         """Variance-preserving schedule from beta_t, `(T,)`; the product is taken in float64."""
         abar = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
-        return cls(np.sqrt(abar), np.sqrt(1.0 - abar), prediction)
+        return cls(np.sqrt(abar), np.sqrt(1.0 - abar), prediction, offset)
 
     @property
     def abar(self) -> NDArray[np.float64]:
@@ -50,6 +53,10 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.signal)
+
+    def agrees(self, other: Schedule) -> bool:
+        """Whether both have the same noise levels; what their networks predict may differ."""
+        return np.array_equal(self.signal, other.signal) and np.array_equal(self.noise, other.noise)
 
     def noised(self, x0: torch.Tensor, eps: torch.Tensor, t: Timesteps) -> torch.Tensor:
         """q(x0, eps, t) = a_t x0 + b_t eps.

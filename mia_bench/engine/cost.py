@@ -53,12 +53,10 @@ class Ledger:
             return {"queries": None, "backward": None, "seconds": None}
         own = sum(share * s["own"][fingerprint] for s, _, share in mine)
         asked = sum(share * s["asked"][fingerprint] for s, _, share in mine)
-        # Shared queries are charged to each attack that asks, as if it ran alone.
-        seconds = sum(
-            share * s["seconds"].get("measure", 0.0) * s["asked"][fingerprint] / max(1, _run(s)) for s, _, share in mine
-        )
+        # Shared queries are charged to each attack that asks, as if it ran alone; gradients are never shared.
+        seconds = sum(share * _seconds_per_query(s) * s["asked"][fingerprint] for s, _, share in mine)
         backward = sum(share * s["backward"][fingerprint] for s, _, share in mine)
-        spent = seconds if asked else own
+        spent = seconds if asked and not backward else own
         return {"queries": asked / images, "backward": backward / images, "seconds": spent / images}
 
     def total(self) -> Cost:
@@ -90,6 +88,13 @@ class Ledger:
 
 def _sum(counts: Mapping[str, int], fingerprints: Collection[str]) -> int:
     return sum(n for fingerprint, n in counts.items() if fingerprint in fingerprints)
+
+
+def _seconds_per_query(shard: Mapping[str, Any]) -> float:
+    """Of the attacks without gradients."""
+    graded = [fingerprint for fingerprint, passes in shard["backward"].items() if passes]
+    seconds = shard["seconds"].get("measure", 0.0) - sum(shard["own"][f] for f in graded)
+    return float(seconds / max(1, _run(shard) - sum(shard["asked"][f] for f in graded)))
 
 
 def _run(shard: Mapping[str, Any]) -> int:

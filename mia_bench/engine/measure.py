@@ -64,7 +64,7 @@ def lacking(plan: Plan, store: Store) -> dict[tuple[str, ...], list[str]]:
             for fingerprint in done
             if (sample_id, digest) not in done[fingerprint]
             and (captioned or not caption[fingerprint])
-            and (split == "audit" or not control[fingerprint])  # a control has no use for calibration samples
+            and (split != "calibration" or not control[fingerprint])  # a control has no use for these
         )
         if missing:
             groups.setdefault(missing, []).append(sample_id)

@@ -11,7 +11,7 @@ from mia_bench.engine.plan import Plan
 from mia_bench.engine.run import read_plan, read_result
 from mia_bench.errors import NothingError, UnavailableError, UsageError, brief
 from mia_bench.metrics.mirror import Mirrored, holm, mirror_test
-from mia_bench.result import Result
+from mia_bench.result import MEMBERSHIP, Result
 from mia_bench.store import Store
 
 ALPHA = 0.05
@@ -65,6 +65,9 @@ def mirror(run: Path, mirrored: Path) -> list[MirrorRow]:
 
 def _finished(folder: Path) -> Result:
     result = read_result(folder)
+    if result.task != MEMBERSHIP:
+        why = f"its result compares {' with '.join(result.task.names)}"
+        raise UsageError(f"run {folder}", why, f"`mia-bench score {folder}` writes that on membership")
     if result.unfinished:
         raise UnavailableError(f"run {folder}", f"unfinished: {result.unfinished}", "finish it first")
     return result

@@ -17,6 +17,7 @@ from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.result import Task
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
@@ -75,6 +76,13 @@ class SampleTable(_Record):
     def is_member(self) -> NDArray[np.bool_]:
         return np.array([m is True for m in self.member], dtype=bool)
 
+    def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Positives and negatives of a task, bool `(N,)` each."""
+        known = self.audit & self.labelled
+        memorised = np.array([s == "memorised" for s in self.split], dtype=bool)
+        groups = {"members": known & self.is_member, "nonmembers": known & ~self.is_member, "memorised": memorised}
+        return groups[task.positives], groups[task.negatives]
+
     @property
     def pairs(self) -> list[tuple[str, str]]:
         return list(zip(self.id, self.digest, strict=True))
@@ -94,6 +102,8 @@ class Plan(_Record):
     target: str
     target_kind: Literal["pixel", "latent"]
     target_fingerprint: str
+    reference: str | None = None
+    reference_fingerprint: str | None = None
     uses_captions: bool
     seed: int
     noise: str
@@ -202,6 +212,7 @@ def make_plan(
     dtype: str,
     latent: Literal["mode", "sample"],
     independent_noise: bool = False,
+    reference_spec: str | None = None,
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -218,15 +229,18 @@ def make_plan(
     attacks, skipped = [], []
     of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
-        reason = _cannot_run(one, target, samples)
+        attack = one.cls(one.params.resolved(target.meta.kind))
+        reason = _cannot_run(attack, target, samples, usable)
         if reason and one.named:
             raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
         if reason:
             skipped.append(Skipped(label=one.label, reason=reason))
             continue
-        params = one.params.resolved(target.meta.kind)
+        params = attack.params
         salt = one.cls.meta.name if independent_noise and not one.control else ""
         made_by = [] if one.control else [*of_target, noise, dtype, latent, salt]
+        if target.reference and Capability.REFERENCE in attack.needs():
+            made_by += [target.reference.fingerprint, source_of(type(target.reference), (Target,))]
         attacks.append(
             PlannedAttack(
                 label=one.label,
@@ -234,7 +248,7 @@ def make_plan(
                 control=one.control,
                 params=params.model_dump(mode="json"),
                 changed=changed(one.cls, one.label, params, target.meta.kind),
-                queries=one.cls(params).queries(),
+                queries=attack.queries(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
                 definition=identity(one.cls, params, []),
@@ -243,13 +257,15 @@ def make_plan(
     if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
-    captions = Capability.CAPTION in target.meta.capabilities and any(s.caption for s in samples)
+    captions = Capability.CAPTION in target.capabilities and any(s.caption for s in samples)
     return Plan(
         dataset=dataset_spec,
         dataset_revision=dataset.meta.revision,
         target=target_spec,
         target_kind=target.meta.kind,
         target_fingerprint=target.fingerprint,
+        reference=reference_spec,
+        reference_fingerprint=target.reference and target.reference.fingerprint,
         uses_captions=captions,
         seed=seed,
         noise=noise,
@@ -294,10 +310,14 @@ def _calibration_gap(samples: Sequence[Sample]) -> str | None:
     return f"the calibration set holds no {gap[0]}" if gap else None
 
 
-def _cannot_run(one: Selected, target: Target, samples: Sequence[Sample]) -> str | None:
-    lacking = sorted(one.cls.meta.needs - target.meta.capabilities)
+def _cannot_run(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:
+    lacking = attack.needs() - target.capabilities
+    if lacking == {Capability.REFERENCE}:
+        return "it asks a second model, the one the target was tuned from: name it with --reference"
     if lacking:
-        return f"target {target.meta.name} lacks {', '.join(lacking)}"
-    if one.cls.meta.caption == "required" and not any(s.caption for s in samples):
+        return f"target {target.meta.name} lacks {', '.join(sorted(lacking))}"
+    if attack.meta.caption == "required" and not any(s.caption for s in samples):
         return "it needs captions and no sample has one"
+    if attack.meta.calibration == "required" and no_calibration:
+        return f"it is trained on a calibration set, and {no_calibration}"
     return None

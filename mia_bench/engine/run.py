@@ -18,9 +18,10 @@ from mia_bench.engine.blame import blaming
 from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, take
 from mia_bench.engine.select import Options, make_params, select
+from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
-from mia_bench.result import Result
+from mia_bench.result import MEMBERSHIP, Result, Task
 from mia_bench.store import Store
 from mia_bench.target import Target
 
@@ -40,6 +41,7 @@ class RunOptions:
     keyword: str | None = None
     dataset: str | None = None
     target: str | None = None
+    reference: str | None = None
     limit: int | None = None
     seed: int = 0
     device: str | None = None
@@ -53,6 +55,8 @@ class RunOptions:
     noise: Path | None = None
     out: Path | None = None
     fail_fast: bool = False
+    positives: Literal["members", "memorised"] = "members"
+    negatives: Literal["nonmembers", "members"] | None = None  # those that suit the positives
     options: Options = field(default_factory=dict)
     command: str = ""  # as the user typed it
 
@@ -67,6 +71,7 @@ class Prepared:
     noise: NoiseSource
     attacks: Mapping[str, Attack]
     store: Store
+    tasks: tuple[Task, ...] = (MEMBERSHIP,)
 
 
 def prepare(registry: Registry, options: RunOptions) -> Prepared:
@@ -85,6 +90,10 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
         target = open_target(registry, spec)
         _ = target.fingerprint  # kept for later
+    if options.reference:
+        with blaming("reference", options.reference, Target):
+            target.reference = open_target(registry, options.reference)
+            _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)
     if options.noise and options.independent_noise:
@@ -102,14 +111,24 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         dtype=options.dtype,
         latent=options.latent,
         independent_noise=options.independent_noise,
+        reference_spec=options.reference,
         command=options.command,
     )
     store = Store(options.out or default_folder(named, spec, options.seed))
-    return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store)
+    tasks = tasks_of(plan, options.positives, options.negatives)
+    return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store, tasks)
 
 
 def run(registry: Registry, options: RunOptions) -> Result:
+    """As `run_tasks`, for the first task; of memorised images that is against other members."""
+    return run_tasks(registry, options)[0]
+
+
+def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
     """Measure what the run folder does not hold yet, then score everything.
+
+    Returns:
+        A result for each task that the options ask for. What the folder keeps is of membership, always.
 
     Raises:
         MiaBenchError: The run cannot start or go on; what was measured stays in the folder.
@@ -155,7 +174,7 @@ def run(registry: Registry, options: RunOptions) -> Result:
             registry.run_started(RunStarted((), 0, stored, 0, str(prepared.store.folder)))
             registry.run_finished(RunFinished(0, 0.0))
         prepared.store.compact()
-        return score_run(prepared.plan, prepared.attacks, prepared.store, outcome)
+        return score_run(prepared.plan, prepared.attacks, prepared.store, outcome, tasks=prepared.tasks)
 
 
 def default_batch(target: Target, threads: int) -> int:
@@ -164,9 +183,17 @@ def default_batch(target: Target, threads: int) -> int:
 
 
 def rescore(registry: Registry, folder: Path, options: Options) -> Result:
-    """Score a run again from its stored measurements, with other scoring parameters if given.
+    """As `rescore_tasks`, for membership."""
+    return rescore_tasks(registry, folder, options)[0]
+
+
+def rescore_tasks(
+    registry: Registry, folder: Path, options: Options, positives: str = "members", negatives: str | None = None
+) -> tuple[Result, ...]:
+    """Score a run again from its stored measurements, with other scoring parameters or for other tasks if given.
 
     Raises:
+        NothingError: The run holds no samples to compare.
         UsageError: A parameter was changed that needs new measurements, or a plugin of the run is not loaded.
     """
     from mia_bench.engine.score import score_run
@@ -199,9 +226,10 @@ def rescore(registry: Registry, folder: Path, options: Options) -> Result:
             )
         replanned.append(planned.model_copy(update={"params": params.model_dump(mode="json")}))
     plan = plan.model_copy(update={"attacks": tuple(replanned)})
+    tasks = tasks_of(plan, positives, negatives)
     with store.locked():
         unfinished = _unfinished(plan, store) if _interrupted(folder) else ""
-        return score_run(plan, instances(registry, plan), store, unfinished=unfinished)
+        return score_run(plan, instances(registry, plan), store, unfinished=unfinished, tasks=tasks)
 
 
 def _interrupted(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
 from mia_bench.metrics import ClearsBlind, Metric, best_threshold, clears_blind, evaluate
-from mia_bench.result import Failure, Result, Row
+from mia_bench.result import MEMBERSHIP, Failure, Result, Row, Task
 from mia_bench.store import Store, Terms
 
 
@@ -33,14 +33,25 @@ class Scored:
     fitted: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Unscored:
+    """Why an attack has no scores; `failed` if by its own fault."""
+
+    reason: str
+    failed: bool = False
+
+
 def score_run(
     plan: Plan,
     attacks: Mapping[str, Attack],
     store: Store,
     outcome: Outcome | None = None,
     unfinished: str = "",
-) -> Result:
+    tasks: Sequence[Task] = (MEMBERSHIP,),
+) -> tuple[Result, ...]:
     """Score everything measured, write `scores.parquet` and `results.json`.
+
+    An attack is scored once, whatever is compared; a control, which sees labels, anew for each task.
 
     Args:
         plan: The run's plan.
@@ -48,46 +59,55 @@ def score_run(
         store: The run folder.
         outcome: What went wrong while measuring, if that has just been done.
         unfinished: How far the run has come, if it was interrupted.
+        tasks: What to compare; the files are of membership always.
+
+    Returns:
+        A result for each task.
     """
     outcome = outcome or Outcome()
     ledger = Ledger(plan, store)
     stored = cache(lambda fingerprint: store.terms(fingerprint, plan.samples.pairs))
-    scored: dict[str, Scored] = {}
-    reasons: dict[str, str] = {}
     fingerprints = {a.label: a.fingerprint for a in plan.attacks}
     broken = {fingerprints[label]: error for label, error in outcome.attacks.items()}
-    for planned in plan.attacks:
-        label = planned.label
+
+    def attempt(planned: PlannedAttack, task: Task) -> Scored | Unscored:
+        attack = attacks[planned.label]
         if problem := broken.get(planned.fingerprint):  # what was measured before is no basis for a row
-            outcome.attacks[label] = problem
-            reasons[label] = f"measure failed: {fault(problem, type(attacks[label]))}"
-            continue
+            return Unscored(f"measure failed: {fault(problem, type(attack))}", failed=True)
         try:
-            scored[label] = _score(plan, planned, attacks[label], *stored(planned.fingerprint))
+            return _score(plan, planned, attack, *stored(planned.fingerprint), task)
         except MiaBenchError as error:
             left_out = [
                 r for (_, a), r in outcome.samples.items() if a is None or fingerprints[a] == planned.fingerprint
             ]
-            reasons[label] = str(error) + (f": {left_out[0]}" if left_out else "")
+            return Unscored(str(error) + (f": {left_out[0]}" if left_out else ""))
         except (Exception, SystemExit) as error:  # one attack's fault must not cost the others their row
-            reasons[label] = f"score failed: {fault(error, type(attacks[label]))}"
-            outcome.attacks[label] = error
+            return Unscored(f"score failed: {fault(error, type(attack))}", failed=True)
+
     usable = np.any([stored(a.fingerprint)[0] for a in plan.attacks], axis=0)
-    rows = _rows(plan, attacks, scored, reasons, outcome.attacks, ledger)
     why = "not measured yet" if unfinished else "not measured; the run that measures it says why"
-    result = _result(plan, rows, _failures(plan, scored, outcome, why), usable, ledger)
-    if unfinished:
-        result = result.model_copy(update={"unfinished": f"{unfinished}; {plan.goes_on}"})
+
+    def result_of(task: Task, found: Mapping[str, Scored | Unscored]) -> Result:
+        rows = _rows(plan, attacks, found, ledger, task)
+        result = _result(plan, rows, _failures(plan, found, outcome, why), usable, ledger, task)
+        return result.model_copy(update={"unfinished": f"{unfinished}; {plan.goes_on}"}) if unfinished else result
+
+    scored = {a.label: attempt(a, MEMBERSHIP) for a in plan.attacks}
+    membership = result_of(MEMBERSHIP, scored)
     store.write_table("scores.parquet", scores_table(plan, scored))
-    store.write_json("results.json", result.model_dump(mode="json"))
-    return result
+    store.write_json("results.json", membership.model_dump(mode="json"))
+
+    def compared(task: Task) -> Result:
+        return result_of(task, {**scored, **{a.label: attempt(a, task) for a in plan.attacks if a.control}})
+
+    return tuple(membership if task == MEMBERSHIP else compared(task) for task in tasks)
 
 
-def scores_table(plan: Plan, scored: Mapping[str, Scored]) -> pa.Table:
+def scores_table(plan: Plan, found: Mapping[str, Scored | Unscored]) -> pa.Table:
     """All scores: `attack, preset, sample_id, split, label, score`; label is null where membership is unknown."""
     columns: dict[str, list[Any]] = defaultdict(list)
     samples = plan.samples
-    for label, scores in scored.items():
+    for label, scores in _scored(found).items():
         attack, _, preset = label.partition("@")
         for row, value in zip(scores.rows, scores.values, strict=True):
             columns["attack"].append(attack)
@@ -101,19 +121,26 @@ def scores_table(plan: Plan, scored: Mapping[str, Scored]) -> pa.Table:
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
-def _score(plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np.bool_], terms: Terms) -> Scored:
+def _scored(found: Mapping[str, Scored | Unscored]) -> dict[str, Scored]:
+    return {label: scores for label, scores in found.items() if isinstance(scores, Scored)}
+
+
+def _score(
+    plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np.bool_], terms: Terms, task: Task
+) -> Scored:
     samples, rows = plan.samples, np.flatnonzero(found)
     if not len(rows):
         raise MiaBenchError("no sample was measured")
     if planned.control:  # controls see the labels of the samples they score
-        usable = samples.labelled[rows] & samples.audit[rows]
+        usable = np.any(samples.sides(task), axis=0)[rows]
         rows, terms = rows[usable], {name: values[usable] for name, values in terms.items()}
     everything = Measured(
         terms,
         tuple(samples.id[i] for i in rows),
         samples.audit[rows],
         tuple(samples.group[i] for i in rows),
-        samples.is_member[rows] if planned.control else None,
+        samples.sides(task)[0][rows] if planned.control else None,
+        task.names,
     )
     calibration = None
     known, gap = _calibration(plan, planned, rows)
@@ -147,42 +174,46 @@ def _calibration(plan: Plan, planned: PlannedAttack, rows: NDArray[np.int64]) ->
 def _rows(
     plan: Plan,
     attacks: Mapping[str, Attack],
-    scored: Mapping[str, Scored],
-    reasons: Mapping[str, str],
-    broken: Collection[str],
+    found: Mapping[str, Scored | Unscored],
     ledger: Ledger,
+    task: Task,
 ) -> list[Row]:
-    samples = plan.samples
-    target = samples.audit & samples.labelled
+    samples, scored = plan.samples, _scored(found)
+    positive, negative = samples.sides(task)
     controls = {label: a for label in scored if isinstance(a := attacks[label], Control)}
-    audit = {label: s.rows[target[s.rows]] for label, s in scored.items()}
+    compared = {label: s.rows[(positive | negative)[s.rows]] for label, s in scored.items()}
     value = {label: dict(zip(s.rows.tolist(), s.values.tolist(), strict=True)) for label, s in scored.items()}
     rows: list[Row] = []
 
     def auc_on(label: str, kept: NDArray[np.int64]) -> Metric:
         """A control's AUC on the very samples of another row."""
         both = [i for i in kept.tolist() if i in value[label]]
-        return evaluate([value[label][i] for i in both], samples.is_member[both], n_resamples=1).auc
+        return evaluate([value[label][i] for i in both], positive[both], n_resamples=1, classes=task.names).auc
 
     for planned in plan.attacks:
         common = {"label": planned.label, "control": planned.control, "params": planned.params}
         common |= {"fingerprint": planned.fingerprint, "definition": planned.definition, "changed": planned.changed}
         if planned.caption == "required":
             common["uncaptioned"] = samples.captioned.count(False)
-        if planned.label not in scored:
-            status = "failed" if planned.label in broken else "empty"
-            rows.append(Row(**common, status=status, reason=reasons.get(planned.label, "not measured")))
+        scores = found[planned.label]
+        if isinstance(scores, Unscored):
+            rows.append(Row(**common, status="failed" if scores.failed else "empty", reason=scores.reason))
             continue
-        scores, kept = scored[planned.label], audit[planned.label]
+        kept = compared[planned.label]
         values = np.array([value[planned.label][i] for i in kept.tolist()], dtype=np.float64)
         known, gap = _calibration(plan, planned, scores.rows)
+        if task != MEMBERSHIP:
+            gap = gap or "a threshold calibrated for membership says nothing about memorisation"
         threshold = best_threshold(scores.values[known], samples.is_member[scores.rows][known]) if not gap else None
-        evaluation = evaluate(values, samples.is_member[kept], calibration_threshold=threshold, calibration_reason=gap)
+        evaluation = evaluate(
+            values, positive[kept], calibration_threshold=threshold, calibration_reason=gap, classes=task.names
+        )
         blind: ClearsBlind | None = None
         if not planned.control:
             reads_captions = plan.uses_captions and planned.caption != "unused"
             names = [c for c, control in controls.items() if reads_captions or control.modality == "image"]
-            missing = {reasons[a.label]: None for a in plan.attacks if a.control and a.label in reasons}
+            without = [found[a.label] for a in plan.attacks if a.control]
+            missing = dict.fromkeys(one.reason for one in without if isinstance(one, Unscored))
             blind = clears_blind(evaluation.auc, [auc_on(name, kept) for name in names], "; ".join(missing))
         rows.append(
             Row(
@@ -199,8 +230,9 @@ def _rows(
     return rows
 
 
-def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome, missing_why: str) -> list[Failure]:
+def _failures(plan: Plan, found: Mapping[str, Scored | Unscored], outcome: Outcome, missing_why: str) -> list[Failure]:
     """Every sample that some attack's row lacks, and why; `missing_why` where nothing is known."""
+    scored = _scored(found)
     failures = [Failure(sample=s, attack=a, reason=r) for (s, a), r in sorted(outcome.samples.items(), key=str)]
     ids = plan.samples.id
     uncaptioned = {i for i, has in zip(ids, plan.samples.captioned, strict=True) if not has}
@@ -217,26 +249,30 @@ def _failures(plan: Plan, scored: Mapping[str, Scored], outcome: Outcome, missin
 
 
 def _result(
-    plan: Plan, rows: Sequence[Row], failures: Sequence[Failure], usable: NDArray[np.bool_], ledger: Ledger
+    plan: Plan, rows: Sequence[Row], failures: Sequence[Failure], usable: NDArray[np.bool_], ledger: Ledger, task: Task
 ) -> Result:
     """`usable`, bool `(N,)`: samples that something was measured on."""
-    audit, member, known = plan.samples.audit & usable, plan.samples.is_member, plan.samples.labelled
+    positive, negative = plan.samples.sides(task)
+    unknown = plan.samples.audit & ~plan.samples.labelled & (task == MEMBERSHIP)
     return Result(
+        task=task,
         dataset=plan.dataset,
         dataset_revision=plan.dataset_revision,
         target=plan.target,
         target_kind=plan.target_kind,
         target_fingerprint=plan.target_fingerprint,
+        reference=plan.reference,
+        reference_fingerprint=plan.reference_fingerprint,
         seed=plan.seed,
         noise=plan.noise,
         independent_noise=plan.independent_noise,
         dtype=plan.dtype,
         latent=plan.latent,
         samples_hash=plan.samples.digest_of_all,
-        n_members=int((audit & member).sum()),
-        n_nonmembers=int((audit & known & ~member).sum()),
-        n_unknown=int((audit & ~known).sum()),
-        n_left_out=int((plan.samples.audit & ~usable).sum()),
+        n_members=int((positive & usable).sum()),
+        n_nonmembers=int((negative & usable).sum()),
+        n_unknown=int((unknown & usable).sum()),
+        n_left_out=int(((positive | negative | unknown) & ~usable).sum()),
         calibration=plan.calibration,
         rows=tuple(rows),
         skipped={s.label: s.reason for s in plan.skipped},

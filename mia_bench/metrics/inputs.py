@@ -37,11 +37,11 @@ def checked(scores: ArrayLike, member: ArrayLike) -> tuple[FloatArray, BoolArray
     return values, raw.astype(np.bool_)
 
 
-def why_no_comparison(member: BoolArray) -> str | None:
+def why_no_comparison(member: BoolArray, classes: tuple[str, str] = ("members", "non-members")) -> str | None:
     """The reason why no metric exists when a class is missing; None when both are there."""
     if member.size == 0:
         return "no audit samples: nothing to compare"
     if member.all() or not member.any():
-        kind = "members" if member.all() else "non-members"
+        kind = classes[0] if member.all() else classes[1]
         return f"all {member.size} audit samples are {kind}: nothing to compare with"
     return None

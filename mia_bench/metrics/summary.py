@@ -28,6 +28,7 @@ def evaluate(
     *,
     calibration_threshold: float | None = None,
     calibration_reason: str | None = None,
+    classes: tuple[str, str] = ("members", "non-members"),
     seed: int = 0,
     n_resamples: int = 1000,
     level: float = 0.95,
@@ -39,6 +40,7 @@ def evaluate(
         member: (N,), bool.
         calibration_threshold: from `best_threshold` on a calibration set; None when there is none.
         calibration_reason: why there is none.
+        classes: what to call members and non-members, where other samples are compared.
         seed: of the bootstrap.
         n_resamples: of the bootstrap.
         level: nominal coverage of all intervals.
@@ -58,7 +60,7 @@ def evaluate(
         "bootstrap_seed": seed,
         "bootstrap_resamples": n_resamples,
     }
-    reason = why_no_comparison(is_member)
+    reason = why_no_comparison(is_member, classes)
     if reason:
         names = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
         nothing: dict[str, Any] = dict.fromkeys(names, _undefined(reason, level))
@@ -78,11 +80,11 @@ def evaluate(
 
     def tpr_metric(max_fpr: float) -> Metric:
         estimate = bootstrap.tpr_interval(curve, resamples, max_fpr, level)
-        return _tail(max_fpr, n_nonmembers, "non-members", estimate, exact.tpr_at_fpr(curve, max_fpr))
+        return _tail(max_fpr, n_nonmembers, classes[1], estimate, exact.tpr_at_fpr(curve, max_fpr))
 
     def tnr_metric(max_fnr: float) -> Metric:
         estimate = bootstrap.tnr_interval(curve, resamples, max_fnr, level)
-        return _tail(max_fnr, n_members, "members", estimate, exact.tnr_at_fnr(curve, max_fnr))
+        return _tail(max_fnr, n_members, classes[0], estimate, exact.tnr_at_fnr(curve, max_fnr))
 
     fpr, tpr = exact.log_points(curve)
     return Evaluation(

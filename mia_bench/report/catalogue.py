@@ -31,35 +31,46 @@ def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> N
 
 
 def show_description(registry: Registry, name: str, as_json: bool) -> None:
-    """Print all that is known about one name."""
-    base = name.partition("@")[0].partition(":")[0]
-    content: dict[str, Any]
-    if base in registry.attacks:
-        content = _attack(attack_of(registry, name))
-    elif base in registry.datasets or base in registry.targets:
-        content = _meta(registry.datasets.get(base) or registry.targets[base])
-    else:
-        broken = next((p for p in registry.broken if p.name == base), None)
-        if broken is None:
-            from mia_bench.plugins import suggest
-
-            known = [*registry.attacks, *registry.datasets, *registry.targets]
-            raise UsageError(f"unknown name {name!r}", suggest(base, known), "`mia-bench list` shows all names")
-        content = {"plugin": broken.name, "origin": broken.origin, "status": "broken", "error": broken.error}
-        content["traceback"] = broken.trace
+    """Print all that is known about one name, or about all attacks."""
+    found = [_described(registry, one) for one in (sorted(registry.attacks) if name == "all" else [name])]
     if as_json:
-        print(json_text(content))
-        return
-    params, presets = content.pop("parameters", []), content.pop("presets", {})
-    if "orientation" in content:
-        content["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
-    print(pairs({k: _cell(v) for k, v in content.items()}))
+        print(json_text(found if name == "all" else found[0]))
+    else:
+        print("\n\n\n".join(map(_description, found)))
+
+
+def _described(registry: Registry, name: str) -> dict[str, Any]:
+    base = name.partition("@")[0].partition(":")[0]
+    if base in registry.attacks:
+        return _attack(attack_of(registry, name))
+    if base in registry.datasets or base in registry.targets:
+        return _meta(registry.datasets.get(base) or registry.targets[base])
+    broken = next((p for p in registry.broken if p.name == base), None)
+    if broken is None:
+        from mia_bench.plugins import suggest
+
+        known = [*registry.attacks, *registry.datasets, *registry.targets]
+        raise UsageError(f"unknown name {name!r}", suggest(base, known), "`mia-bench list` shows all names")
+    content = {"plugin": broken.name, "origin": broken.origin, "status": "broken", "error": broken.error}
+    return {**content, "traceback": broken.trace}
+
+
+def _description(content: dict[str, Any]) -> str:
+    base, facts = content.get("name", ""), dict(content)
+    params, presets, faults = (facts.pop(key, ()) for key in ("parameters", "presets", "faults"))
+    if "orientation" in facts:
+        facts["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
+    parts = [pairs({k: _cell(v) for k, v in facts.items()})]
     if params:
         rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
-        print(f"\nPARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
+        parts.append(f"PARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
     if presets:
         rows = [[f"{base}@{k}", ", ".join(f"{a}={value_text(b)}" for a, b in v.items())] for k, v in presets.items()]
-        print(f"\nPRESETS\n{table(rows, ['name', 'sets'])}")
+        parts.append(f"PRESETS\n{table(rows, ['name', 'sets'])}")
+    if faults:
+        lines = [textwrap.fill(printable(fault), 110, initial_indent="- ", subsequent_indent="  ") for fault in faults]
+        parts.append("FAULTS AND DEPARTURES OF PUBLISHED PROGRAMS\n" + "\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def _attacks(registry: Registry) -> list[dict[str, Any]]:
@@ -68,7 +79,7 @@ def _attacks(registry: Registry) -> list[dict[str, Any]]:
             "name": name,
             "access": str(cls.meta.access),
             "caption": cls.meta.caption,
-            "queries": _queries(cls),
+            "queries": queries_text(cls),
             "presets": sorted(cls.presets),
             "summary": cls.meta.summary + (" (control)" if issubclass(cls, Control) else ""),
         }
@@ -112,7 +123,7 @@ _LISTERS = {"attacks": _attacks, "datasets": _datasets, "targets": _targets, "pl
 def _attack(cls: type[Attack]) -> dict[str, Any]:
     return {
         **_meta(cls),
-        "queries": _queries(cls),
+        "queries": queries_text(cls),
         "parameters": parameters(cls),
         "presets": {name: dict(values) for name, values in cls.presets.items()},
     }
@@ -127,9 +138,10 @@ def _meta(cls: Any) -> dict[str, Any]:
     return {**{k: v for k, v in content.items() if v not in ("", [], None)}, "about": " ".join(about.split())}
 
 
-def _queries(cls: type[Attack]) -> str:
-    """Queries per image at defaults, by kind of target where that matters."""
-    counts = [cls(cls.Params().resolved(kind)).queries() for kind in ("pixel", "latent")]
+def queries_text(cls: type[Attack], preset: str = "") -> str:
+    """Queries per image, by kind of target where that matters."""
+    params = cls.Params.model_validate(cls.presets[preset] if preset else {})
+    counts = [cls(params.resolved(kind)).queries() for kind in ("pixel", "latent")]
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,9 +12,10 @@ from tabulate import tabulate
 
 from mia_bench.engine.run import read_result
 from mia_bench.errors import NothingError, UnavailableError, UsageError
+from mia_bench.report.markdown import markdown
 from mia_bench.report.table import interval, percent, tail
-from mia_bench.report.text import printable, seconds_text
-from mia_bench.result import Result, Row
+from mia_bench.report.text import seconds_text
+from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
     "attack",
@@ -33,6 +33,7 @@ ALIGN = ("left", "right", "right", "right", "right", "right", "left", "right", "
 SAME = (
     "dataset_revision",
     "target_fingerprint",
+    "reference_fingerprint",
     "samples_hash",
     "n_members",
     "n_nonmembers",
@@ -46,8 +47,8 @@ INTRODUCTION = """\
 Written by `mia-bench leaderboard` from the recorded results in `{folder}`; not to be edited by hand.
 
 - **AUC** and the other metrics are of the lowest seed, with 95 % intervals over images; **over seeds** is the mean ± \
-standard deviation of the AUC over noise seeds, on the same images. Neither says how another training of the same \
-recipe would vary.
+standard deviation of the AUC over noise seeds (how many), on the same images. Neither says how another training of \
+the same recipe would vary.
 - **TPR@1%FPR** is in percent, with the false-positive rate realised; `!`: few false positives behind it, too unsteady \
 to rank by.
 - **ASR\\*** is the largest accuracy (percent) over thresholds chosen on the audit set itself: optimistic.
@@ -61,7 +62,8 @@ def leaderboard(folder: Path, called: str) -> str:
     """The whole page.
 
     Args:
-        folder: Holds the results: JSON files as `run --json` prints them; other JSON files are passed over.
+        folder: Holds the results: JSON files as `run --json` prints them; other JSON files, and results of other
+            tasks than membership, are passed over.
         called: What the page calls the folder.
 
     Raises:
@@ -80,7 +82,7 @@ def leaderboard(folder: Path, called: str) -> str:
 
 
 def recorded(folder: Path) -> dict[str, Result]:
-    """File name -> result; JSON files that are no results (no `rows`) are passed over.
+    """File name -> result on membership; JSON files that are none (no `rows`, another task) are passed over.
 
     Raises:
         UnavailableError: A file is no JSON, or a damaged result.
@@ -93,7 +95,7 @@ def recorded(folder: Path) -> dict[str, Result]:
             raise UnavailableError(f"result {path}", f"not JSON: {error}", "record it again") from error
         if isinstance(content, dict) and "rows" in content and "schema_version" in content:
             found[path.name] = read_result(path)
-    return found
+    return {name: result for name, result in found.items() if result.task == MEMBERSHIP}
 
 
 def _section_of(item: tuple[str, Result]) -> str:
@@ -112,14 +114,15 @@ def _section(title: str, results: Mapping[str, Result]) -> str:
 
 
 def _belong_together(title: str, results: Mapping[str, Result]) -> None:
-    """Finished results of one training, one sample list and one set of definitions, each seed once."""
-    (name, first), *_ = results.items()
+    """Finished results of one training, one sample list and one set of definitions, each seed once.
+
+    Later seeds may lack rows of the first, not the other way about: the first decides what is shown.
+    """
+    name, first = min(results.items(), key=lambda item: item[1].seed)
     seeds: dict[int, str] = {}
     for other_name, other in results.items():
         differing = [field for field in SAME if getattr(first, field) != getattr(other, field)]
-        differing += sorted(
-            label for label in _rows(first) | _rows(other) if _rows(first).get(label) != _rows(other).get(label)
-        )
+        differing += sorted(label for label, row in _rows(other).items() if _rows(first).get(label) != row)
         if len(results) > 1 and other.noise.startswith("recorded"):
             differing.append("recorded noise")
         if other.seed in seeds:
@@ -184,8 +187,3 @@ def _provenance(results: Sequence[Result]) -> str:
         commit = f"commit {str(made.get('commit'))[:12]}" + (" with local changes" if made.get("dirty") else "")
         lines.append(f"{device.get('name')} ({device.get('type')}); {versions}; {commit}")
     return "\n".join(f"- {markdown(line)}" for line in lines)
-
-
-def markdown(text: object) -> str:
-    """Text that Markdown shows as it is: names may come from strangers."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", printable(text).replace("\n", " "))

@@ -48,6 +48,8 @@ def value_text(value: Any) -> str:
     """A value as `-o` takes it."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
     return "none" if value is None else str(value)
 
 

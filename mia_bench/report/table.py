@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mia_bench.errors import ExitStatus
 from mia_bench.metrics import Metric
 from mia_bench.report.text import json_text, printable, seconds_text, table
-from mia_bench.result import Result, Row
+from mia_bench.result import MEMBERSHIP, Result, Row
 
 METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
 SHOWN, LINES = 3, 12  # samples named for a reason; reasons printed
 
 
-def show_result(result: Result, as_json: bool, folder: str = "") -> None:
-    """Print a result as a table with its notes, or as JSON."""
+def show_results(results: Sequence[Result], as_json: bool, folder: str = "") -> None:
+    """Print results of one run as tables with their notes, or as JSON: a list if there are several."""
     if as_json:
-        print(json_text(result.model_dump(mode="json")))
+        records = [result.model_dump(mode="json") for result in results]
+        print(json_text(records if len(records) > 1 else records[0]))
         return
-    audit = f"{result.n_members} members, {result.n_nonmembers} non-members"
+    for result in results:
+        _show_table(result)
+    print("\n".join(dict.fromkeys(note for result in results for note in notes(result, folder))))
+    if folder:
+        print(printable(f"run folder: {folder}"))
+
+
+def _show_table(result: Result) -> None:
+    between = ", " if result.task == MEMBERSHIP else " against "
+    counts = zip((result.n_members, result.n_nonmembers), result.task.names, strict=True)
+    audit = between.join(f"{count} {name}" for count, name in counts)
     unknown = f", {result.n_unknown} of unknown membership" if result.n_unknown else ""
     how = "not measured yet" if result.unfinished else "left out"
     missing = f" ({result.n_left_out} more {how})" if result.n_left_out else ""
     samples = f"{audit}{unknown}{missing}"
-    print(printable(f"{result.dataset} on {result.target}: {samples}; seed {result.seed}, {result.dtype}\n"))
+    beside = f" beside {result.reference}" if result.reference else ""
+    print(printable(f"{result.dataset} on {result.target}{beside}: {samples}; seed {result.seed}, {result.dtype}\n"))
     headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
     rows = sorted(result.rows, key=lambda r: (r.control, -_auc(r), r.label))
-    print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)))
-    print("\n" + "\n".join(notes(result, folder)))
-    if folder:
-        print(printable(f"run folder: {folder}"))
+    print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)) + "\n")
 
 
 def notes(result: Result, folder: str = "") -> list[str]:
@@ -39,6 +50,8 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append("! few false positives behind the figure: too unsteady to rank by")
     if any("transductive" in r.tags for r in ok):
         said.append("transductive: scaled by the unlabelled audit scores, so a score depends on the other samples")
+    if result.task != MEMBERSHIP:
+        said.append("what attacks fit on a calibration set, they fit for membership; no threshold is carried over")
     if result.calibration:
         said.append(f"no threshold, scaler or weight could be calibrated: {result.calibration}")
     if any(r.blind and r.blind.verdict == "does not clear" for r in ok):
@@ -118,8 +131,12 @@ def tail(metric: Metric) -> str:
     return f"{percent(metric)} at {100 * (metric.realised or 0):.2g}" + (" !" if metric.status == "flagged" else "")
 
 
-def exit_status(result: Result) -> int:
+def exit_status(*results: Result) -> int:
     """4 if an attack failed by its own fault, 3 if samples were left out, 5 if nothing could be compared, else 0."""
+    return next(filter(None, map(_status, results)), ExitStatus.OK)
+
+
+def _status(result: Result) -> int:
     if any(r.status == "failed" for r in result.rows):  # a table without its controls is no table
         return ExitStatus.BROKEN_PLUGIN
     rows = [r for r in result.rows if not r.control] or result.rows

@@ -59,7 +59,7 @@ def test_list_shows_everything(cli):
 def test_list_as_json(cli):
     found = json.loads(cli("list", "--json").out)
     assert list(found) == ["attacks", "datasets", "targets", "plugins"]
-    assert {a["name"] for a in found["attacks"]} == set(NAMES)
+    assert {a["name"] for a in found["attacks"]} == set(Registry.load().attacks) > set(NAMES)
     assert {p["status"] for p in found["plugins"]} == {"ok"}
     assert list(json.loads(cli("list", "targets", "--json").out)) == ["targets"]
 
@@ -89,10 +89,35 @@ def test_describe_shows_parameters_presets_and_cost(cli):
     assert described["queries"] == "15"
 
 
+def test_describe_says_the_equation_and_what_is_wrong_with_published_programs(cli):
+    shown, described = cli("describe", "secmi").out, json.loads(cli("describe", "secmi", "--json").out)
+    assert f"equation     {described['equation']}" in shown
+    assert "calibration  unused" in shown
+    assert described["faults"] and shown.split("FAULTS AND DEPARTURES")[1].count("\n- ") == len(described["faults"])
+    assert "FAULTS" not in cli("describe", "mc").out
+
+
+def test_describe_all(cli):
+    described = json.loads(cli("describe", "all", "--json").out)
+    assert [one["name"] for one in described] == sorted(ATTACKS)
+    shown = cli("describe", "all").out
+    assert all(one["summary"] in shown for one in described)
+
+
+def test_describe_as_markdown(cli):
+    page = cli("describe", "all", "--markdown").out
+    assert page.startswith("# Attacks\n")
+    section = cli("describe", "pia@t200", "--markdown").out
+    assert section.startswith("## pia\n") and section in page
+    done = cli("describe", "fluent-emoji", "--markdown")
+    assert done.status == 2 and "only attacks" in done.err
+    assert "did you mean pia" in cli("describe", "pja", "--markdown").err
+
+
 def test_describe_says_types_bounds_and_meaning_in_words(cli):
     found = {p["name"]: p for p in json.loads(cli("describe", "clid", "--json").out)["parameters"]}
     assert (found["t"]["type"], found["t"]["default"]) == ("tuple of int, 0-999", "440,450,460")
-    assert found["reduction"]["type"] == "clip | importance | null"
+    assert found["reduction"]["type"] == "clip | importance | gaussian | null"
     assert (found["alpha"]["type"], found["alpha"]["default"]) == ("float, 0-1, or none", "none")
     assert found["alpha"]["meaning"].endswith("fitted on the calibration set if not given.")
     shown = cli("describe", "clid").out

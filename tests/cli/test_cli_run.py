@@ -16,7 +16,8 @@ def test_a_run_prints_a_table_and_where_it_is(tiny_run, tmp_path):
     header, _, columns, _, *rows = done.out.splitlines()
     assert header == "icons on tiny: 10 members, 10 non-members; seed 0, float32"
     assert columns.split("  ")[0] == "attack" and "AUC [95 % interval]" in columns
-    assert {row.split()[0] for row in rows[:5]} == {"loss", "pia", "blind", "blind@image", "blind@caption"}
+    controls = {"blind", "blind@image", "blind@caption", "blind@encoder"}
+    assert {row.split()[0] for row in rows[:6]} == {"loss", "pia", *controls}
     assert done.out.splitlines()[-1] == f"run folder: {tmp_path / 'run'}"
     lines = done.err.splitlines()
     assert "measuring 20 samples in 1 batch: loss, pia, blind" in lines[0]

@@ -59,7 +59,7 @@ def few(emoji):
     )
 
 
-@pytest.mark.parametrize("features", ["image", "caption", "both"])
+@pytest.mark.parametrize("features", ["image", "caption", "both", "encoder"])
 def test_the_embedded_split_is_fair(emoji, features):
     values = score(features, put_together(emoji.terms, emoji.member, ids=emoji.ids))
     assert values.shape == (800,)
@@ -72,7 +72,7 @@ def test_brighter_members_are_found(few):
         for image, member in zip(few.images, few.member, strict=True)
     ]
     measured = put_together(measure(images, few.captions), few.member)
-    for features in ("image", "both"):
+    for features in ("image", "both", "encoder"):
         assert roc_auc_score(few.member, score(features, measured)) > 0.9
     assert 0.4 < roc_auc_score(few.member, score("caption", measured)) < 0.6
 
@@ -131,6 +131,7 @@ def test_every_image_gives_finite_features(size, kind):
     assert {name: values.shape for name, values in terms.items()} == {
         "image": (1, 46),
         "thumbnail": (1, 192),
+        "embedding": (1, 64),
         "caption": (1, 1024),
         "length": (1, 7),
     }
@@ -187,8 +188,27 @@ def test_what_the_harness_reads():
     assert Blind.meta.access is Access.NONE
     assert not Blind.meta.needs
     assert Blind().queries() == 0
-    assert [Blind(Blind.Params(**p)).modality for p in ({}, *Blind.presets.values())] == ["both", "image", "caption"]
-    assert Blind.Params().measuring() == {}  # the presets share one measurement
+    modality = {name: Blind(Blind.Params(**p)).modality for name, p in {"": {}, **Blind.presets}.items()}
+    assert modality == {"": "both", "image": "image", "caption": "caption", "encoder": "image"}
+    measuring = [Blind.Params(**p).measuring() for p in ({}, *Blind.presets.values())]
+    assert all(m == measuring[0] for m in measuring), "the presets share one measurement"
+
+
+def test_what_is_measured_is_of_the_encoders_weights(tmp_path, monkeypatch):
+    before = Blind.Params().measuring()
+    (tmp_path / "image_text").mkdir()
+    (tmp_path / "image_text" / "model.safetensors").write_bytes(b"other")
+    monkeypatch.setattr("mia_bench_plugins.controls.blind.ICONS", tmp_path)
+    assert Blind.Params().measuring() != before
+
+
+def test_the_encoder_sees_the_image_alone(few):
+    terms = measure(few.images, [None] * len(few.images))
+    assert np.array_equal(terms["embedding"], few.terms["embedding"])
+    assert np.linalg.norm(terms["embedding"], axis=1) == pytest.approx(1, abs=1e-5)
+    kept = {**few.terms, "image": 0 * few.terms["image"], "thumbnail": 0 * few.terms["thumbnail"]}
+    given, bare = (put_together(values, few.member) for values in (few.terms, kept))
+    assert np.array_equal(score("encoder", given), score("encoder", bare))
 
 
 def test_importing_it_is_cheap():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
-from mia_bench_plugins.encoders.icons import IconClip, perceptual, perceptual_distance
+from mia_bench_plugins.encoders.icons import IconClip, embedding, perceptual, perceptual_distance
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +42,11 @@ def test_distance_does_not_depend_on_the_batch(some):
     whole = perceptual_distance(net, pixels[:8], pixels[8:16])
     alone = torch.cat([perceptual_distance(net, pixels[i : i + 1], pixels[i + 8 : i + 9]) for i in range(8)])
     assert torch.allclose(whole, alone, rtol=1e-5, atol=1e-7)
+
+
+def test_an_embedding_is_what_the_similarity_is_made_of(some):
+    pixels, _ = some
+    images = [s.open() for s in FluentEmoji().samples()[:200:2]]
+    found = torch.from_numpy(np.stack([embedding(image) for image in images[:5]]))
+    torch.testing.assert_close(found, IconClip().image_net(pixels[:5]))
+    assert embedding(images[0].resize((300, 200))).shape == (64,), "of any size"

@@ -37,7 +37,7 @@ class Plain(Attack):
         ("tt", "float, <= 1, or none", "none", "Another."),
         ("names", "tuple of text", "a,b", ""),
         ("how", "x | y", "x", ""),
-        ("on", "bool", "True", ""),
+        ("on", "bool", "true", ""),
     ],
 )
 def test_types_defaults_and_meanings(name, kind, default, meaning):

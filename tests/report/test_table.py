@@ -8,7 +8,7 @@ import tiny
 
 from mia_bench.errors import ExitStatus
 from mia_bench.report.progress import reporter
-from mia_bench.report.table import exit_status, notes, percent, show_details, show_result, tail
+from mia_bench.report.table import exit_status, notes, percent, show_details, show_results, tail
 from mia_bench.report.text import json_text, pairs, printable, seconds_text, table
 
 
@@ -50,7 +50,7 @@ def result(tmp_path_factory):
 
 
 def test_rows_are_ordered_by_auc_and_failures_come_last(result, capsys):
-    show_result(result, as_json=False, folder="here")
+    show_results([result], as_json=False, folder="here")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "given on tiny: 120 members, 120 non-members, 3 of unknown membership; seed 0, float32"
     first, last = lines[4], lines[7]
@@ -93,7 +93,7 @@ def test_exit_status_is_that_of_the_worst(result):
 
 
 def test_the_row_without_a_blind_baseline_says_so(result, capsys):
-    show_result(result, as_json=False)
+    show_results([result], as_json=False)
     assert "blind unknown" in capsys.readouterr().out
 
 

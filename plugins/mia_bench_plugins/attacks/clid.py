@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, Timestep, hookimpl, scoring
+from mia_bench.diffusion.captions import disturbed, thirds, without_important, word_weights
 from mia_bench.diffusion.reduce import power_mean
-from mia_bench.errors import SampleError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,26 +17,11 @@ if TYPE_CHECKING:
     from mia_bench.batch import Batch
     from mia_bench.target import Target
 
-Reduction = Literal["clip", "importance", "null"]
+Reduction = Literal["clip", "importance", "gaussian", "null"]
 RATES = (0.3, 0.5, 0.7)  # shares of words taken away by `importance` (App. D.2)
+NOISES = (0.5, 0.7, 0.9)  # of `gaussian`, in standard deviations of the text states
 ALPHAS = np.linspace(0, 1, 11)
 UNCALIBRATED_ALPHA = 0.9  # what the authors' released COCO scores select
-
-
-def thirds(caption: str) -> list[str]:
-    """First, middle and last third of the characters (App. D.2, simple clipping)."""
-    n = len(caption)
-    return [caption[: n // 3], caption[n // 3 : 2 * n // 3], caption[2 * n // 3 :]]
-
-
-def without_important(caption: str, weights: tuple[float, ...]) -> list[str]:
-    """The caption with its most important 30, 50 and 70 % of words replaced by padding, ties included (App. D.2)."""
-    words, ranked = caption.split(" "), sorted(weights, reverse=True)
-    limits = [ranked[int(rate * len(ranked) - 0.01)] for rate in RATES]
-    return [
-        " ".join("<|endoftext|>" if w >= limit else word for word, w in zip(words, weights, strict=True))
-        for limit in limits
-    ]
 
 
 class CLiD(Attack):
@@ -59,7 +44,18 @@ class CLiD(Attack):
         access=Access.LOSS,
         needs=frozenset({Capability.DENOISE, Capability.CAPTION}),
         caption="required",
+        calibration="optional",
         orientation="higher is member",
+        equation="s = α S(mean_i [l(c*_i) - l(c)]) + (1 - α) S(-l(c)), l(c) = mean_t (e(x_t, t, c) - ε)²",
+        faults=(
+            "Any difference of wording between members' and others' captions shows in the score.",
+            "The clipping script computes timesteps 485, 495, 505 and, as released, stops before it attacks.",
+            "The word weights behind the main tables are not released; `importance` takes the dataset's.",
+            "The paper's Gaussian noise on text states has neither formula nor code: `gaussian` is our reading.",
+            "Evaluation skips the first sample as if it were a header, and takes TPR at the first FPR of 1 % or more, "
+            "with non-members for the positive class.",
+            "Target and shadow images come of one set of 5,000, so that they probably overlap.",
+        ),
     )
 
     class Params(Attack.Params):
@@ -68,7 +64,8 @@ class CLiD(Attack):
         Attributes:
             t: Timesteps, one noise draw each.
             reduction: `clip` thirds of the characters + null, `importance` the most important words + null (needs
-                word weights from the dataset), `null` the empty caption alone.
+                word weights from the dataset), `gaussian` noise of 0.5, 0.7 and 0.9 standard deviations on the text
+                states + null (unverified: the paper gives no formula), `null` the empty caption alone.
             alpha: Weight of D against L in [0, 1]; fitted on the calibration set if not given.
         """
 
@@ -79,6 +76,7 @@ class CLiD(Attack):
     presets = {
         "null": {"reduction": "null"},
         "importance": {"reduction": "importance"},
+        "gaussian": {"reduction": "gaussian"},
         "clip-script": {"t": (485, 495, 505)},  # what the released clipping script computes
     }
 
@@ -86,36 +84,29 @@ class CLiD(Attack):
         return len(self.params.t) * (2 if self.params.reduction == "null" else 5)
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
-        t, reduced = self.params.t, self.reduced(batch)
-        captions = [batch.condition, *(target.condition(texts) for texts in reduced), batch.null]
+        t = self.params.t
+        if self.params.reduction == "gaussian":
+            reduced = [disturbed(batch, scale, draw) for draw, scale in enumerate(NOISES)]
+        else:
+            reduced = [target.condition(texts) for texts in self.reduced(batch)]
+        captions = [batch.condition, *reduced, batch.null]
         eps = batch.eps(t)  # (B, T, C, H, W)
         predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, captions)
         return {"losses": power_mean(predicted - eps[:, :, None])}  # (B, T, captions): full, reduced, null
 
     def reduced(self, batch: Batch) -> list[list[str]]:
-        """The reduced captions but the null one: K lists of B texts."""
-        if self.params.reduction == "null":
-            return []
-        if self.params.reduction == "clip":
-            each = [thirds(caption or "") for caption in batch.captions]
-        else:
-            each = [
-                without_important(caption or "", self._weights(i, caption or "", weights))
-                for i, caption, weights in zip(batch.ids, batch.captions, batch.word_weights, strict=True)
-            ]
+        """The reduced captions but the null one: K lists of B texts, none where no text is reduced."""
+        match self.params.reduction:
+            case "clip":
+                each = [thirds(caption or "") for caption in batch.captions]
+            case "importance":
+                each = [
+                    without_important(caption or "", word_weights(batch, row), RATES)
+                    for row, caption in enumerate(batch.captions)
+                ]
+            case _:
+                return []
         return [list(texts) for texts in zip(*each, strict=True)]
-
-    @staticmethod
-    def _weights(sample_id: str, caption: str, weights: tuple[float, ...] | None) -> tuple[float, ...]:
-        words = len(caption.split(" "))
-        if weights is None or len(weights) != words:
-            got = "none" if weights is None else str(len(weights))
-            raise SampleError(
-                f"clid@importance on sample {sample_id!r}",
-                f"{words} words in the caption, word weights: {got}",
-                "give one weight per word in the dataset, or run `clid` (clipping) instead",
-            )
-        return weights
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         pool = measured.select(measured.audit) if calibration is None else calibration

@@ -30,6 +30,12 @@ class Loss(Attack):
         paper="arXiv:2302.03262",
         citation="Matsumoto, Miura, Yanai, DLSP 2023; Kong et al., ICLR 2024",
         access=Access.LOSS,
+        equation="s = -mean |e(x_t, t, c) - ε|^p, x_t = a_t x_0 + b_t ε, ε ~ N(0, I)",
+        faults=(
+            "CLiD's `mia_loss_sd.py` raises to the power of a text (`'l2'`) and cannot run as published.",
+            "It draws one noise for a whole batch, so that scores depend on the batch, and its timestep is fixed at "
+            "450 whatever the option says.",
+        ),
     )
 
     class Params(Attack.Params):

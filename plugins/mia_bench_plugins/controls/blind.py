@@ -1,6 +1,7 @@
 """Blind: can members be told from non-members without asking the model at all?
 
-A classifier on the images' statistics and the captions' characters, as in Das, Zhang, Tramèr 2024 (arXiv:2406.16201).
+A classifier on the images' statistics and the captions' characters, as in Das, Zhang, Tramèr 2024 (arXiv:2406.16201),
+or on an encoder's view of the images.
 Where it separates the classes, an attack that reads the same images or captions may be measuring the split.
 """
 
@@ -14,25 +15,27 @@ import numpy as np
 
 from mia_bench import Access, Attack, Control, Measured, Meta, hookimpl, scoring
 from mia_bench.errors import NothingError
+from mia_bench_plugins.encoders import ICONS, weights_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
-    from scipy.sparse import csr_matrix
 
     from mia_bench.batch import Batch
     from mia_bench.target import Target
 
 WINDOW = 512  # px: statistics are taken from the centre, so that a large photograph costs no more than a small one
 BUCKETS = 1024
-FOLDS, REPEATS, LEAST = 5, 5, 10
-COMPONENTS = 30  # principal components kept of the 192 thumbnail values
-C = 10.0  # inverse L2 penalty; every block of features has rows of about unit length
+LEAST = 10  # groups of each class
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Blind(Control):
-    """Cross-validated logistic regression on features of images and captions; the target is never asked."""
+    """Cross-validated logistic regression on features of images and captions; the target is never asked.
+
+    The encoder is the image half of the embedded image-text similarity. It was trained on other styles of icons, never
+    on an audited image, and sees an image at 32 px: on photographs it is a weak one.
+    """
 
     meta = Meta(
         name="blind",
@@ -43,119 +46,79 @@ class Blind(Control):
         needs=frozenset(),
         caption="optional",
         orientation="higher is member",
+        equation="s = w · features(image, caption) + b, with w and b fitted on the other folds",
     )
 
     class Params(Control.Params):
         """Parameters.
 
         Attributes:
-            features: What the classifier sees.
+            features: What the classifier sees: statistics of the `image`, characters of the `caption`, `both`, or what
+                an `encoder` makes of the image.
         """
 
-        features: Literal["image", "caption", "both"] = scoring("both")
+        features: Literal["image", "caption", "both", "encoder"] = scoring("both")
 
-    presets = {"image": {"features": "image"}, "caption": {"features": "caption"}}
+        def measuring(self) -> dict[str, Any]:
+            """All presets share one measurement, of one encoder."""
+            return {**super().measuring(), "encoder": weights_of(ICONS / "image_text")}
+
+    presets = {
+        "image": {"features": "image"},
+        "caption": {"features": "caption"},
+        "encoder": {"features": "encoder"},
+    }
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
-        self.modality = self.params.features
+        self.modality = "image" if self.params.features == "encoder" else self.params.features
 
     def measure(self, batch: Batch, target: Target) -> dict[str, NDArray[np.float32]]:
         """Features of each sample, float32; nothing is fitted, no sample sees another.
 
         Returns:
             `image` (B, 46): see `image_features`. `thumbnail` (B, 192): the image as 8x8 RGB in [0, 1].
-            `caption` (B, 1024): hashed counts of 1-3 characters within words. `length` (B, 7): see `length_features`.
+            `embedding` (B, 64): by the encoder. `caption` (B, 1024): hashed counts of 1-3 characters within words.
+            `length` (B, 7): see `length_features`.
         """
+        from mia_bench_plugins.encoders.icons import embedding
+
         captions = [caption or "" for caption in batch.captions]
         return {
             "image": _rows([_size(image) + image_features(_window(image)) for image in batch.images]),
             "thumbnail": _rows([_thumbnail(image) for image in batch.images]),
+            "embedding": np.stack([embedding(image) for image in batch.images]),
             "caption": _hashed(captions),
             "length": _rows([length_features(caption) for caption in captions]),
         }
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
-        """Decision values out of fold: 5-fold, stratified, grouped, 5 times, averaged."""
+        """Decision values out of fold."""
         from threadpoolctl import threadpool_limits
+
+        from mia_bench_plugins.controls.out_of_fold import Features, out_of_fold
 
         member = measured.member
         if member is None:
             raise NothingError("control blind", "no sample has a label", "use a dataset with members and non-members")
-        for label, name in ((True, "members"), (False, "non-members")):
+        for label, name in zip((True, False), measured.classes, strict=True):
             found = len({group for group, m in zip(measured.groups, member, strict=True) if m == label})
             if found < LEAST:
                 why = f"{found} groups of {name}, {LEAST} needed"
                 raise NothingError("control blind", why, "audit more samples")
-        captioned = bool(measured["caption"].any())
-        if self.modality == "caption" and not captioned:
+        parts = ["image", "caption"] if self.params.features == "both" else [self.params.features]
+        if "caption" in parts and not measured["caption"].any():
+            parts.remove("caption")
+        if not parts:
             raise NothingError("control blind@caption", "no captions", "use blind@image")
 
         order = np.array(sorted(range(len(measured.ids)), key=measured.ids.__getitem__))
         groups = np.unique(np.array(measured.groups)[order], return_inverse=True)[1]
-        features = Features(
-            {name: values[order] for name, values in measured.items()},
-            image=self.modality != "caption",
-            caption=self.modality != "image" and captioned,
-        )
+        features = Features({name: values[order] for name, values in measured.items()}, parts)
         values = np.empty(len(order))
         with threadpool_limits(1):  # the same sums on any number of cores; threads gain nothing at this size
-            values[order] = _out_of_fold(features, member[order], groups)
+            values[order] = out_of_fold(features, member[order], groups)
         return values
-
-
-class Features:
-    """The measured terms, and the design matrix that a training fold makes of them."""
-
-    def __init__(self, terms: dict[str, NDArray[np.float64]], *, image: bool, caption: bool) -> None:
-        from scipy.sparse import csr_matrix
-
-        self.terms = terms
-        self.image, self.caption = image, caption
-        self.counts = csr_matrix(terms["caption"] if caption else (len(terms["image"]), 0))
-
-    def design(self, train: NDArray[np.intp]) -> csr_matrix:
-        """All N rows, float64 `(N, D)`; scaling, principal components and TF-IDF are fitted on `train` alone."""
-        from scipy.sparse import csr_matrix, hstack
-        from sklearn.decomposition import PCA
-        from sklearn.feature_extraction.text import TfidfTransformer
-
-        blocks = []
-        if self.image:
-            pixels = self.terms["thumbnail"]
-            # The covariance solver is exact and deterministic; its cost does not grow with N squared.
-            pca = PCA(min(COMPONENTS, len(train) - 1), svd_solver="covariance_eigh").fit(pixels[train])
-            blocks.append(csr_matrix(_scaled(self.terms["image"], train)))
-            blocks.append(csr_matrix(_scaled(pca.transform(pixels), train)))
-        if self.caption:
-            blocks.append(TfidfTransformer(sublinear_tf=True).fit(self.counts[train]).transform(self.counts))
-            blocks.append(csr_matrix(_scaled(self.terms["length"], train)))
-        return hstack(blocks, format="csr")
-
-
-def _scaled(values: NDArray[np.float64], train: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Standardised on the training rows, clipped at 5 standard deviations, rows of about unit length."""
-    spread = values[train].std(axis=0)
-    centred = (values - values[train].mean(axis=0)) / np.where(spread > 1e-9, spread, np.inf)
-    scaled: NDArray[np.float64] = centred.clip(-5, 5) / np.sqrt(values.shape[1])
-    return scaled
-
-
-def _out_of_fold(features: Features, member: NDArray[np.bool_], groups: NDArray[np.intp]) -> NDArray[np.float64]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    single = groups.max() + 1 == len(groups)  # the grouped splitter is slow, and not needed then
-    splitter = StratifiedKFold if single else StratifiedGroupKFold
-    total = np.zeros(len(member))
-    for seed in range(REPEATS):
-        folds = splitter(FOLDS, shuffle=True, random_state=seed)
-        for train, held_out in folds.split(member, member, None if single else groups):
-            design = features.design(train)
-            model = LogisticRegression(C=C, class_weight="balanced", max_iter=1000)
-            model.fit(design[train], member[train])
-            total[held_out] += model.decision_function(design[held_out])
-    return total / REPEATS
 
 
 def _rows(rows: list[list[float]]) -> NDArray[np.float32]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-DATA = Path(__file__).parents[1] / "data" / "emoji"
+from mia_bench.images import to_pixels
+from mia_bench_plugins.encoders import ICONS as DATA
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+SIDE = 32  # px of the icons they were trained on
 CHANNELS, STRIDES = (24, 48, 72, 96), (1, 2, 2, 2)
 TEXT_WIDTH = 64  # of the embedded text encoder
 
@@ -62,9 +70,8 @@ class IconClip:
         from safetensors.torch import load_file
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        weights = load_file(DATA / "image_text" / "model.safetensors")
-        self.projection = weights.pop("text_projection").float()
-        self.image_net = _load(IconNet(len(self.projection)), weights)
+        self.projection = load_file(DATA / "image_text" / "model.safetensors")["text_projection"].float()
+        self.image_net = image_tower()
         self.text = CLIPTextModel.from_pretrained(DATA / "text_encoder").float().eval()
         self.tokenizer = CLIPTokenizer.from_pretrained(DATA / "tokenizer")
 
@@ -75,6 +82,23 @@ class IconClip:
         texts = functional.normalize(self.text(tokens).pooler_output @ self.projection.T, dim=1)
         images: Tensor = self.image_net(pixels)
         return images @ texts.T
+
+
+@cache
+def image_tower() -> IconNet:
+    """The image half of the image-text similarity."""
+    from safetensors.torch import load_file
+
+    weights = load_file(DATA / "image_text" / "model.safetensors")
+    return _load(IconNet(len(weights.pop("text_projection"))), weights)
+
+
+@torch.no_grad()
+def embedding(image: Image) -> NDArray[np.float32]:
+    """Of one image of any size, float32 `(64,)`, unit length; alone, so that no other image decides its rounding."""
+    pixels = torch.from_numpy(np.ascontiguousarray(to_pixels(image, SIDE)))
+    embedded: NDArray[np.float32] = image_tower()(pixels[None])[0].numpy()
+    return embedded
 
 
 @cache

@@ -45,6 +45,10 @@ class DDPM(Target):
         output: torch.Tensor = self.unet(x.to(self.unet.dtype), t, return_dict=False)[0]
         return output
 
+    def network(self) -> torch.nn.Module:
+        unet: torch.nn.Module = self.unet
+        return unet
+
 
 @hookimpl
 def mia_bench_targets() -> list[type[Target]]:

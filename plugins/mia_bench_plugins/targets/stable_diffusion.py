@@ -61,6 +61,15 @@ class StableDiffusion(Target):
         scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
         return torch.stack([(found.mean - shift) * scale, found.std * scale], dim=1)
 
+    def picture(self, latents: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
+        image: torch.Tensor = self.vae.decode((latents / scale + shift).to(self.vae.dtype), return_dict=False)[0]
+        return image
+
+    def network(self) -> torch.nn.Module:
+        unet: torch.nn.Module = self.unet
+        return unet
+
     def tokens(self, texts: Sequence[str]) -> torch.Tensor:
         encoded: torch.Tensor = self.tokenizer(
             list(texts), padding="max_length", truncation=True, return_tensors="pt"
