@@ -68,7 +68,8 @@ def _description(content: dict[str, Any]) -> str:
         rows = [[f"{base}@{k}", ", ".join(f"{a}={value_text(b)}" for a, b in v.items())] for k, v in presets.items()]
         parts.append(f"PRESETS\n{table(rows, ['name', 'sets'])}")
     if faults:
-        lines = [textwrap.fill(printable(fault), 110, initial_indent="- ", subsequent_indent="  ") for fault in faults]
+        wrap = textwrap.TextWrapper(110, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
+        lines = [wrap.fill(printable(fault)) for fault in faults]
         parts.append("FAULTS AND DEPARTURES OF PUBLISHED PROGRAMS\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
