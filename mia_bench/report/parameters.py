@@ -14,15 +14,15 @@ NAMES = {"integer": "int", "number": "float", "boolean": "bool", "string": "text
 
 
 def parameters(cls: type[Attack]) -> list[dict[str, str]]:
-    """One record for each parameter."""
-    text = inspect.cleandoc(cls.Params.__doc__ or "")
+    """One record for each parameter; what the class does not say of one, its bases may."""
+    texts = [inspect.cleandoc(base.__doc__ or "") for base in cls.Params.__mro__]
     return [
         {
             "name": name,
             "type": type_text(schema),
             "default": _default(schema),
             "stage": schema.get("stage", "measure"),
-            "meaning": _meaning(name, text),
+            "meaning": next(filter(None, (_meaning(name, text) for text in texts)), ""),
         }
         for name, schema in cls.Params.model_json_schema().get("properties", {}).items()
     ]
