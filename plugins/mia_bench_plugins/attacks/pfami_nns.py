@@ -55,13 +55,7 @@ class PFAMINNs(PFAMI):
         """Parameters.
 
         Attributes:
-            t: Timesteps.
             strengths: Shares of the side that crops keep.
-            noise: `fresh` for each timestep, or one draw `shared` by all timesteps of a view.
-            paired: Whether the crop is noised with the original's noise: less variance, another attack.
-            eight_bit: Whether crops are rounded to 256 levels, as a resize of an image file does.
-            calibrated: Whether the same of a reference model is subtracted; doubles the queries.
-            norm: `relative` divides the rise by the original's loss; `difference` does not.
             epochs: Passes over the calibration set.
             seed: Of the network's first weights.
             rank: By the non-member `output` alone, as the program does, or by the outputs' `difference`.

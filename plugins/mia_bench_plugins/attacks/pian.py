@@ -43,9 +43,6 @@ class PIAN(PIA):
         """Parameters.
 
         Attributes:
-            t: Timestep of the second query; 200 in pixel space, 500 on latents (App. A.1).
-            p: Power of the difference; 4 in the paper, never rooted.
-            setting: As the `paper` has it, or as the authors' `repo-sd` script: latents 2x - 1, linear betas, guidance.
             kappa: `normal` is sqrt(2/pi), as the authors' code has it; `paper` is the printed sqrt(pi/2).
         """
 

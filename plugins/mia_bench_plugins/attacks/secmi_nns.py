@@ -61,11 +61,7 @@ class SecMINNs(SecMI):
         """Parameters.
 
         Attributes:
-            t: Where the error is taken; 90 in pixel space (what the released code reaches), 100 on latents (the paper).
-            stride: Steps of the inversion, k.
-            ahead: The step on and back, k'.
             p: Power of the error in the map; 1 in the paper.
-            noising: How x_t is made: by deterministic `inversion`, or with `random` noise, which is no longer SecMI.
             epochs: Passes over the calibration set.
             seed: Of the network's first weights and the order of samples.
         """
