@@ -176,7 +176,8 @@ class Encoder(ABC):
 
     def missing(self, what: str) -> UnavailableError:
         """The error that says what is missing, where it comes from and how to get it."""
-        own = f"; or name a copy: {self.meta.name}:{self.meta.argument}" if self.meta.argument else ""
+        copy = f"{self.meta.name}:{self.meta.argument}"
+        own = f"; or name a copy: {copy}" if self.meta.argument and f"{self.meta.name}:" not in self.meta.fetch else ""
         return UnavailableError(
             f"encoder {self.meta.name}", f"{what}; it comes from {self.meta.source}", self.meta.fetch + own
         )

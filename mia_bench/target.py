@@ -285,6 +285,10 @@ class Target(ABC):
             guidance = 1.0
         given, null = self.condition(captions), batch.null
         *_, latents = walk(self, start, timesteps, given, null, guidance=guidance)
+        return self.shown(latents)
+
+    def shown(self, latents: torch.Tensor) -> torch.Tensor:
+        """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
         return self.decode(latents).clamp(-1, 1)
 
     @contextmanager

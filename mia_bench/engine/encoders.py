@@ -7,6 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mia_bench.encoder import Encoder, Offer
+from mia_bench.engine.label import Label
+from mia_bench.engine.select import make_params
 from mia_bench.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -41,16 +43,24 @@ def resolver(registry: Registry) -> Resolve:
         try:
             _ = encoder.fingerprint  # kept for later
         except UnavailableError as error:
-            others = [
-                n for n, c in registry.encoders.items() if c.meta.offline and offers <= c.meta.offers and at_hand(c)
-            ]
-            instead = (
-                f"at hand for {wanted}: {', '.join(sorted(others))}" if others else f"nothing at hand for {wanted}"
-            )
-            raise UnavailableError(f"attack {label!r}", str(error), f"{error.fix}; {instead}") from error
+            others = [n for n, c in registry.encoders.items() if offers <= c.meta.offers and at_hand(c)]
+            instead = ", ".join(sorted(others)) if others else "nothing"
+            fix = f"{error.fix}; at hand for {wanted}: {instead}{_presets(registry, label)}"
+            raise UnavailableError(f"attack {label!r}", str(error), fix) from error
         return encoder
 
     return resolve
+
+
+def _presets(registry: Registry, label: str) -> str:
+    """Says which presets of an attack make do with the encoders at hand."""
+    name = Label.parse(label).name
+    cls, found = registry.attack(name), []
+    for preset in cls.presets:
+        own = cls(make_params(cls, f"{name}@{preset}", {})).encoders()
+        if own and all(at_hand(registry.encoder(spec.partition(":")[0])) for spec in own):
+            found.append(f"{name}@{preset}")
+    return f"; runs without: {', '.join(found)}" if found else ""
 
 
 def at_hand(cls: type[Encoder]) -> bool:

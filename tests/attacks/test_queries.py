@@ -33,7 +33,10 @@ TABLE = {
     "pian": {"": 2, "paper": 2, "t200": 2, "repo-sd": 4},
     "rediffuse": {"": 10, "resnet": 10, "repo-sd": 2, "quick": 10},
     "secmi": {"": 12, "paper": 12, "cifar-code": 11, "ldm-code": 16, "clid-baseline": 12, "copymark": 2},
-    "secmi-nns": {"": 12, "paper": 12, "cifar-code": 11, "ldm-code": 16, "clid-baseline": 12, "copymark": 2},
+    "secmi-nns": {
+        **dict.fromkeys(["", "quick", "paper", "clid-baseline"], 12),
+        **{"cifar-code": 11, "ldm-code": 16, "copymark": 2},
+    },
     "sima": {"": 1, "mc": 30},
     "structural": {"": 2, "null": 2, "source": 2},
     "sweep": {**dict.fromkeys(["", "highest", "mean", "autoencoder", "course"], 1208), "quick": 62},

@@ -118,6 +118,7 @@ def test_what_is_missing_is_said_with_where_it_comes_from_and_what_is_at_hand(tm
             "https://example.org",
             "fetch it",
             "at hand for distance: near",
+            "runs without: looking@other, looking@quick, looking@quick-too",
         ):
             assert part in said
 

@@ -79,7 +79,7 @@ class DRC(Attack):
 
     presets = {
         # The embedded targets saw their images with captions nine times in ten: without, they remember little.
-        "quick": {"samples": 100, "roi": "variance", "encoder": "emoji-lpips", **GUIDED, "steps": 25},
+        "quick": {"samples": 75, "roi": "variance", "encoder": "emoji-lpips", **GUIDED, "steps": 25},
         "guided": GUIDED,
         "hidden": {"part": "hidden"},
         "repaint": {"steps": 250, "resamples": 10},
@@ -134,7 +134,7 @@ class DRC(Attack):
         given, guidance = (batch.null, 1.0) if p.prompt == "null" else (batch.condition, p.guidance)
         options = {"steps": p.steps, "guidance": guidance, "jump": p.jump, "resamples": p.resamples, "draw": draw}
         latents = restored(batch, known, cells(hidden, known.shape[-2:]), given, **options)
-        return torch.where(hidden, target.decode(latents).clamp(-1, 1), degraded)
+        return torch.where(hidden, target.shown(latents), degraded)
 
     def artifacts(self, batch: Batch, target: Target) -> dict[str, torch.Tensor]:
         images, hidden = batch.pixels, self.hidden(batch, target)

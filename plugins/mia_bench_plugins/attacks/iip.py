@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mia_bench.target import Target
 
 STRING = {"mode": "string"}
-QUICK = {**STRING, "encoder": "emoji-clip", "samples": 100}
+QUICK = {**STRING, "encoder": "emoji-clip", "samples": 75}
 
 
 class IIP(Attack):
@@ -136,7 +136,7 @@ class IIP(Attack):
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         start, end, power = self.perturbed(batch, target)
         compare = target.encoders[self.params.encoder].distance
-        return {"d": compare(self.reference(batch, target, start), picture(target, end)), "power": power}
+        return {"d": compare(self.reference(batch, target, start), target.shown(end)), "power": power}
 
     def perturbed(self, batch: Batch, target: Target) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """z_{t_I}, where the perturbed inference leads from there, and m_k² at k = t_I ... 1, `(B, t_I)`."""
@@ -180,13 +180,13 @@ class IIP(Attack):
         if self.params.d_reference == "image":
             return batch.pixels
         *_, end = walk(target, start, self.path(target)[::-1], batch.null, batch.null)
-        return picture(target, end)
+        return target.shown(end)
 
     def artifacts(self, batch: Batch, target: Target) -> dict[str, torch.Tensor]:
         start, end, _ = self.perturbed(batch, target)
-        made = picture(target, end)
+        made = target.shown(end)
         difference = (made - self.reference(batch, target, start)).abs() - 1
-        inverted = picture(target, start)
+        inverted = target.shown(start)
         return {"original": batch.pixels, "inverted": inverted, "perturbed": made, "difference": difference}
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
@@ -206,11 +206,6 @@ class IIP(Attack):
         kept = {"all": slice(None), "upper": slice(upper), "lower": slice(upper, None)}[self.params.m_of]
         norms: NDArray[np.float64] = np.sqrt(measured["power"][:, kept])
         return measured["d"] if name == "d" else norms.mean(axis=1)
-
-
-def picture(target: Target, latents: torch.Tensor) -> torch.Tensor:
-    """As a pipeline shows them, in [-1, 1]."""
-    return target.decode(latents).clamp(-1, 1)
 
 
 @hookimpl

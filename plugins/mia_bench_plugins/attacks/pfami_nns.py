@@ -69,7 +69,7 @@ class PFAMINNs(PFAMI):
     presets = {
         "calibrated": {"calibrated": True},
         "logit-difference": {"rank": "difference"},
-        "quick": {"samples": 100, "t": (0, 100, 200, 300, 400)},
+        "quick": {"samples": 75, "t": (0, 100, 200, 300, 400)},
     }
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:

@@ -84,7 +84,7 @@ class ReDiffuse(Attack):
     presets = {
         "resnet": {"rule": "resnet"},
         "repo-sd": {"setting": "repo-sd", "t": 50, "k": 50, "n": 1, "guidance": 7.5},
-        "quick": {"samples": 100, "t": 400, "k": 200, "n": 5},
+        "quick": {"samples": 75, "t": 400, "k": 200, "n": 5},
     }
 
     def queries(self) -> int:
@@ -109,7 +109,7 @@ class ReDiffuse(Attack):
         return {"distances": torch.stack([distance(original, mean) for mean in means], dim=1)}  # (B, n)
 
     def original(self, batch: Batch, target: Target) -> torch.Tensor:
-        return batch.pixels if self.params.setting == "paper" else target.decode(batch.x0).clamp(-1, 1)
+        return batch.pixels if self.params.setting == "paper" else target.shown(batch.x0)
 
     def means(self, batch: Batch, target: Target) -> list[torch.Tensor]:
         """Means of the first 1, 2, ..., n variations, each `(B, 3, H, W)`."""
@@ -122,7 +122,7 @@ class ReDiffuse(Attack):
             x = schedule.noised(2 * batch.x0 - 1 if repo else batch.x0, batch.eps(p.t, draw), p.t)
             for t, to in pairwise(self.path()):
                 x = schedule.jump(x, guided(target, x, t, batch.condition, batch.null, p.guidance), t, to)
-            variations.append(target.decode((x + 1) / 2 if repo else x).clamp(-1, 1))
+            variations.append(target.shown((x + 1) / 2 if repo else x))
         return [total / (i + 1) for i, total in enumerate(accumulate(variations))]
 
     def artifacts(self, batch: Batch, target: Target) -> Mapping[str, torch.Tensor]:

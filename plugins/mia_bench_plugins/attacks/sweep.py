@@ -92,7 +92,7 @@ class Sweep(Attack):
     presets = {
         **{rule: {"rule": rule} for rule in ("highest", "mean", "autoencoder")},
         "course": {"encoder": "lpips", "side": 256, "legacy_range": True, "rule": "highest", "threshold": 0.25},
-        "quick": {"samples": 100, "encoder": "emoji-lpips", "repeats": 1, "steps": 10},
+        "quick": {"samples": 75, "encoder": "emoji-lpips", "repeats": 1, "steps": 10},
     }
     aliases: ClassVar[Mapping[str, str]] = {"sweep-lpips": "sweep[lpips]", "sweep-dreamsim": "sweep[dreamsim]"}
 
@@ -115,7 +115,7 @@ class Sweep(Attack):
         repeats = [[distance(self.made(batch, target, s, j)) for j in range(p.repeats)] for s in p.strengths]
         return {
             "distances": torch.stack([torch.stack(one, dim=1) for one in repeats], dim=1),  # (B, strengths, repeats)
-            "autoencoder": distance(target.decode(batch.x0).clamp(-1, 1)),  # (B,)
+            "autoencoder": distance(target.shown(batch.x0)),  # (B,)
         }
 
     def made(self, batch: Batch, target: Target, strength: float, draw: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mia_bench.target import Target
 
 SMALL = 64  # px: up to here the network for small images
-QUICK = {"samples": 100, "steps": 25, "side": 16, "stages": 1, "epochs": 8, "rate": 1e-3, "rows": 32}
+QUICK = {"samples": 75, "steps": 25, "side": 16, "stages": 1, "epochs": 8, "rate": 1e-3, "rows": 32}
 
 
 class WuPixel(Wu):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mia_bench.batch import Batch
     from mia_bench.target import Target
 
-QUICK = {"samples": 100, "steps": 25, "encoder": "emoji-clip", "epochs": 100}
+QUICK = {"samples": 75, "steps": 25, "encoder": "emoji-clip", "epochs": 100}
 PRESETS: Mapping[str, Mapping[str, Any]] = {"captioned": {"captions": "generated"}, "quick": QUICK}
 
 
