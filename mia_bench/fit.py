@@ -23,9 +23,9 @@ TRANSDUCTIVE = "transductive"  # a score depends on the other samples: what cali
 
 
 def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(value - median) / interquartile range, both of `fitted_on`."""
+    """(value - median) / interquartile range, both of `fitted_on`; the range is taken for 1e-8 at least."""
     low, middle, high = np.percentile(fitted_on, [25, 50, 75])
-    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-12)
+    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-8)
     return scaled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mia_bench.attack import Attack
+from mia_bench.diffusion.noise import SaltedNoise
 from mia_bench.engine.blame import fault
 from mia_bench.engine.measure import make_batch
 from mia_bench.engine.plan import Plan
-from mia_bench.errors import brief
 
 if TYPE_CHECKING:
     from mia_bench.dataset import Sample
@@ -75,7 +76,8 @@ def explain(
         rows = [own[i] for ranked in chosen.values() for i in ranked]
         ranks = [f"{rank}-{i}" for rank, ranked in chosen.items() for i in range(1, len(ranked) + 1)]
         try:
-            pictures = _pictures(attack, [samples[row["sample_id"]] for row in rows], target, noise, size)
+            own_noise = SaltedNoise(noise, planned.name) if plan.independent_noise else noise
+            pictures = _pictures(attack, [samples[row["sample_id"]] for row in rows], target, own_noise, size)
         except Exception as error:  # a picture that cannot be made must not cost the scores
             failed[planned.label] = fault(error, type(attack))
             continue
@@ -116,5 +118,8 @@ def _save(levels: NDArray[np.uint8], path: Path) -> Path:
 
 
 def _safe(text: str) -> str:
-    """As a file name."""
-    return "".join(c if c.isalnum() or c in "-._@[]" else "_" for c in brief(text, 80)).strip(".")
+    """As a file name; a long one keeps its end, where presets differ, and is told from others by its hash."""
+    name = "".join(c if c.isalnum() or c in "-._@[]" else "_" for c in text).strip(".")
+    if len(name) <= 80:
+        return name
+    return f"{name[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}-{name[-30:]}"

@@ -108,7 +108,7 @@ def test_queries(painter, cls, params, queries):
 @pytest.mark.parametrize("cls", SIX)
 def test_the_quick_preset_is_cheap(cls):
     attack = make(cls, **cls.presets["quick"])
-    assert attack.queries() <= 100 and attack.params.samples == 100
+    assert attack.queries() <= 100 and attack.params.samples < 100
 
 
 @pytest.mark.parametrize("cls", SIX)
@@ -297,11 +297,15 @@ def test_training_free_scores_need_no_labels(cls):
 
 
 @pytest.mark.parametrize("cls", SIX)
-def test_a_classifier_needs_a_calibration_set(cls):
-    everything, _, _ = terms()
+def test_without_a_calibration_set_there_is_no_classifier(cls):
+    everything, _, member = terms()
+    if cls in UNTRAINED:
+        found = of(cls).score(everything, None)
+        assert found.tags == (PARTIAL, "training-free") and auc(found.values, member) > 0.9
+        return
     with pytest.raises(NothingError, match="no calibration set"):
         of(cls).score(everything, None)
-    assert cls in UNTRAINED or cls.meta.calibration == "required"
+    assert cls.meta.calibration == "required"
 
 
 @pytest.mark.parametrize("cls", UNTRAINED)
@@ -316,8 +320,12 @@ def test_of_a_model_that_draws_members_only_it_scores_members_higher(cls):
     batch = batch_of(target, [chr(97 + i) * (i + 1) for i in range(6)])
     true = torch.arange(1.0, 7.0).view(6, 1, 1, 1)
     batch._pixels = (0.2 + 0.1 * true).expand(6, 3, SIDE, SIDE).contiguous()
-    target.encoders["eye"].worded = lambda texts: torch.tensor([[0.2 + 0.1 * len(t)] * 3 for t in texts])
-    target.encoders["eye"].embedded = lambda images: images.mean((2, 3)) * torch.tensor([1.0, 1.0, 1.0]) + images.std()
+
+    def direction(grey):
+        return torch.stack([grey.cos(), grey.sin()], dim=1)  # so that a cosine tells one grey from another
+
+    target.encoders["eye"].worded = lambda texts: direction(torch.tensor([0.2 + 0.1 * len(t) for t in texts]))
+    target.encoders["eye"].embedded = lambda images: direction(images.mean((1, 2, 3)))
     found = of(cls, **ALONE, classifier="none").score(measured(of(cls, **ALONE), batch, target), None).values
     assert found[:3].min() > found[3:].max()
 

@@ -11,7 +11,7 @@ from PIL import Image
 from stub_encoder import Stub
 
 from mia_bench import Attack, Capability, EncoderMeta, Offer, hookimpl
-from mia_bench.engine.artifacts import extremes
+from mia_bench.engine.artifacts import _safe, extremes
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.run import RunOptions, prepare, run
 from mia_bench.errors import UnavailableError, UsageError
@@ -213,6 +213,34 @@ def test_pictures_do_not_depend_on_labels(tmp_path):
         files = sorted((tmp_path / name / "artifacts").rglob("*.png"))
         shown.append({str(f.relative_to(tmp_path / name)): f.read_bytes() for f in files})
     assert shown[0] == shown[1] and len(shown[0]) == 6
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_pictures_are_of_the_noise_that_was_scored(tmp_path, independent):
+    class Noisy(Looking):
+        meta = Looking.meta.model_copy(update={"name": "noisy"})
+        presets, aliases = {}, {}
+
+        def drawn(self, batch):
+            return batch.eps(10)[:, :3].clamp(-1, 1)
+
+        def measure(self, batch, target):
+            return {"d": self.drawn(batch).mean((1, 2, 3))}
+
+        def artifacts(self, batch, target):
+            return {"noise": self.drawn(batch)}
+
+    registry = made()
+    registry.attacks["noisy"] = Noisy
+    run(registry, options(tmp_path, "noisy", artifacts=1, independent_noise=independent))
+    for row in json.loads((tmp_path / "artifacts" / "index.json").read_text())["rows"]:
+        shown = np.array(Image.open(tmp_path / row["pictures"]["noise"])) / 127.5 - 1
+        assert abs(shown.mean() - row["score"]) < 0.01
+
+
+def test_labels_too_long_for_a_file_name_do_not_share_one():
+    names = {_safe(f"iip[sscd:{'a/long/path/' * 20}{end}") for end in ("x.pt]@d", "x.pt]@m", "y.pt]@m", "z.pt]")}
+    assert len(names) == 4 and all(len(name) <= 80 for name in names)
 
 
 def test_a_picture_that_cannot_be_made_costs_no_score(tmp_path, caplog):

@@ -42,7 +42,8 @@ class DRC(Attack):
             "There is no program. Established are the region of interest, the blending at every step (Eq. 4) and that "
             "several ratios were tried; the ratio, the sampler, its steps and the repeats here are ours.",
             "Accounts differ: DINO for region and comparison, as here; or CLIP, and for faces a face network.",
-            "Of whole images the known part is a copy: the similarity of the region alone is stored beside it.",
+            "Of whole images the known part is a copy: that of the smallest rectangle around the hidden region is "
+            "stored beside it, which for a scattered region is not much smaller.",
             "Its FFHQ figures take CelebA's images for non-members: other images, not only other membership.",
         ),
     )

@@ -12,6 +12,7 @@ from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, hookim
 from mia_bench.attack import PARTIAL
 from mia_bench.diffusion.reduce import power_sum
 from mia_bench.encoder import Offer
+from mia_bench.errors import UsageError
 from mia_bench.fit import TRANSDUCTIVE, robust
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ class IIP(Attack):
         return walks + ((p.depth - p.until) * (p.updates + 2) if p.mode == "optimised" else 0)
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
+        if self.params.mode == "optimised" and target.dtype == "float16":
+            fix = "--dtype float32 or bfloat16, or iip@string, which optimises nothing"
+            raise UsageError("attack 'iip'", "the gradient of a prompt vanishes or overflows in float16", fix)
         start, end, power = self.perturbed(batch, target)
         compare = target.encoders[self.params.encoder].distance
         return {"d": compare(self.reference(batch, target, start), target.shown(end)), "power": power}

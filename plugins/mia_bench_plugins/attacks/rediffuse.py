@@ -82,7 +82,7 @@ class ReDiffuse(Attack):
         seed: int = scoring(0, ge=0)
 
     presets = {
-        "resnet": {"rule": "resnet"},
+        "resnet": {"rule": "resnet", "encoder": "pixels"},
         "repo-sd": {"setting": "repo-sd", "t": 50, "k": 50, "n": 1, "guidance": 7.5},
         "quick": {"samples": 75, "t": 400, "k": 200, "n": 5},
     }

@@ -48,7 +48,7 @@ class Sweep(Attack):
         citation="Bohacek & Farid, ICCV Workshops 2025",
         licence="no program; data only",
         access=Access.IMAGES,
-        needs=frozenset({Capability.DENOISE, Capability.CAPTION, Capability.GENERATE}),
+        needs=frozenset({Capability.CAPTION, Capability.GENERATE}),
         caption="required",
         calibration="optional",
         equation="logit P(member | v_1, ..., v_S), v_i = min_j d(x, img2img(x, c; s_i, ε_ij))",

@@ -41,7 +41,10 @@ def about(name: str, summary: str, equation: str, *faults: str, **known: Any) ->
         orientation="higher is member",
         equation=equation,
         faults=(
-            "Rebuilt from what other papers say of it: inputs and encoder are established, sizes of networks are ours.",
+            "Rebuilt from what other papers say of it: the ideas and II-S's inputs and encoder are established; what "
+            "III and IV see, and the networks, are ours.",
+            "The paper draws what BLIP says of the image (`captioned`); by default the dataset's caption is drawn, "
+            "which an attacker may not have.",
             "The paper's accuracy near 1 compares members and others of different datasets (SecMI, Section 2).",
             *faults,
         ),
@@ -55,7 +58,8 @@ class Wu(Attack):
     All six attacks judge the same x': equal requests of one batch are answered once. Only generated images are seen.
     Each has a classifier, fitted on the calibration set; inputs are standardised by the mean and spread (a channel's,
     for images) of the rows it is fitted on. A classifier of the images alone can do as well where members and others
-    come from different sources: compare with the control `blind@encoder`, which never asks the target.
+    come from different sources: compare with the control `blind@encoder`, which never asks the target (a
+    weaker one than the same classifier on E(x) would be: its encoder is made for icons).
     """
 
     class Params(Attack.Params):

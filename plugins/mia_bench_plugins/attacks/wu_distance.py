@@ -24,7 +24,7 @@ class WuDistance(WuSemantic):
         """Parameters.
 
         Attributes:
-            classifier: The perceptron `mlp`, or `none`.
+            classifier: The perceptron `mlp`, or `none`; without a calibration set there is none either.
         """
 
         classifier: Literal["mlp", "none"] = scoring("mlp")
@@ -38,6 +38,8 @@ class WuDistance(WuSemantic):
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         if self.params.classifier == "none":
             return Scores(self.number(measured), tags=(PARTIAL,))
+        if calibration is None:
+            return Scores(self.number(measured), tags=(PARTIAL, "training-free"))
         return super().score(measured, calibration)
 
 
