@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mia_bench.errors import UnavailableError
+from mia_bench.errors import NetworkError, UnavailableError, brief
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,7 @@ class Encoder(ABC):
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
+        self.failure: UnavailableError | None = None
 
     # What a family supplies -------------------------------------------------------------------------------------
 
@@ -130,11 +131,16 @@ class Encoder(ABC):
         return hashlib.sha256(json.dumps(dict(self.weights()), sort_keys=True).encode()).hexdigest()[:32]
 
     def open(self, target: Target) -> None:
-        """Load it beside an opened target."""
+        """Load it beside an opened target. What is damaged fails when it is asked: attacks that do not ask go on."""
         from mia_bench.diffusion.rows import RowRunner
 
-        self.load(target)
-        self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool)
+        try:
+            self.load(target)
+        except UnavailableError as error:
+            self.failure = error
+        except Exception as error:
+            self.failure = self.missing(f"it cannot be loaded: {type(error).__name__}: {brief(error)}")
+        self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool, f"encoder {self.meta.name}")
         self._texts: dict[str, torch.Tensor] = {}
         self._captions: dict[str, str] = {}
 
@@ -154,7 +160,8 @@ class Encoder(ABC):
         """Captions in the space of `embed`, float32 `(B, D)`; each distinct one is encoded once."""
         import torch
 
-        with torch.inference_mode():
+        self._check()
+        with torch.inference_mode(), self.rows.timed():
             for text in texts:
                 if text not in self._texts:
                     self._texts[text] = self.worded([text])[0].float()
@@ -164,8 +171,9 @@ class Encoder(ABC):
         """A caption for each of B images; equal images are described once."""
         import torch
 
+        self._check()
         found = []
-        with torch.inference_mode():
+        with torch.inference_mode(), self.rows.timed():
             for i in range(len(images)):
                 image = images[i : i + 1]
                 key = hashlib.sha256(image.cpu().numpy().tobytes()).hexdigest()
@@ -182,11 +190,16 @@ class Encoder(ABC):
             f"encoder {self.meta.name}", f"{what}; it comes from {self.meta.source}", self.meta.fetch + own
         )
 
+    def _check(self) -> None:
+        if error := self.failure:  # of the attack that asks, not of a sample
+            raise NetworkError(error.what, error.why, error.fix) from error
+
     def _run(self, network: object, *images: torch.Tensor) -> torch.Tensor:
         import torch
 
         from mia_bench.diffusion.keyed import plain
 
+        self._check()
         with torch.inference_mode():
             return self.rows(network, *(plain(i) for i in images)).float()  # type: ignore[arg-type]
 

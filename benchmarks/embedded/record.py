@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from mia_bench.engine.label import Label
 from mia_bench.engine.mirror import mirror
 from mia_bench.engine.run import RunOptions, read_result, run, run_tasks
 from mia_bench.metrics.mirror import holm
@@ -65,8 +66,8 @@ def memorised(result: Result, run_folder: Path) -> list[dict[str, Any]]:
     scores = pq.read_table(run_folder / "scores.parquet").to_pylist()
 
     def p_value(label: str) -> float:
-        attack, _, preset = label.partition("@")
-        own = [s for s in scores if (s["attack"], s["preset"]) == (attack, preset)]
+        parts = Label.parse(label)
+        own = [s for s in scores if (s["attack"], s["preset"]) == (parts.unset, parts.preset)]
         positive = [s["score"] for s in own if s["split"] == "memorised"]
         return float(mannwhitneyu(positive, [s["score"] for s in own if s["split"] == "audit" and s["label"]]).pvalue)
 

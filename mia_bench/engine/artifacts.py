@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from mia_bench.attack import Attack
 from mia_bench.diffusion.noise import SaltedNoise
 from mia_bench.engine.blame import fault
+from mia_bench.engine.label import Label
 from mia_bench.engine.measure import make_batch
 from mia_bench.engine.plan import Plan
+from mia_bench.store import ARTIFACTS
 
 if TYPE_CHECKING:
     from mia_bench.dataset import Sample
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from mia_bench.store import Store
     from mia_bench.target import Target
 
-FOLDER, INDEX = "artifacts", "index.json"
+INDEX = "index.json"
 
 
 def extremes(scores: NDArray[np.float64], count: int) -> dict[str, list[int]]:
@@ -70,26 +72,25 @@ def explain(
         attack = attacks[planned.label]
         if type(attack).artifacts is Attack.artifacts:
             continue
-        name, _, preset = planned.label.partition("@")
-        own = [s for s in scores if (s["attack"], s["preset"], s["split"]) == (name, preset, "audit")]
+        label = Label.parse(planned.label)
+        own = [s for s in scores if (s["attack"], s["preset"], s["split"]) == (label.unset, label.preset, "audit")]
         chosen = extremes(np.array([s["score"] for s in own]), count)
         rows = [own[i] for ranked in chosen.values() for i in ranked]
         ranks = [f"{rank}-{i}" for rank, ranked in chosen.items() for i in range(1, len(ranked) + 1)]
         try:
             own_noise = SaltedNoise(noise, planned.name) if plan.independent_noise else noise
             pictures = _pictures(attack, [samples[row["sample_id"]] for row in rows], target, own_noise, size)
+            for i, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
+                folder = store.folder / ARTIFACTS / _safe(planned.label) / rank
+                folder.mkdir(parents=True, exist_ok=True)
+                files = {title: _save(images[i], folder / f"{_safe(title)}.png") for title, images in pictures.items()}
+                where = {title: str(path.relative_to(store.folder)) for title, path in files.items()}
+                about = {"attack": planned.label, "rank": rank, "sample": row["sample_id"], "score": row["score"]}
+                index.append({**about, "member": row["label"], "pictures": where})
         except Exception as error:  # a picture that cannot be made must not cost the scores
             failed[planned.label] = fault(error, type(attack))
-            continue
-        for i, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
-            folder = store.folder / FOLDER / _safe(planned.label) / rank
-            folder.mkdir(parents=True, exist_ok=True)
-            files = {title: _save(images[i], folder / f"{_safe(title)}.png") for title, images in pictures.items()}
-            where = {title: str(path.relative_to(store.folder)) for title, path in files.items()}
-            about = {"attack": planned.label, "rank": rank, "sample": row["sample_id"], "score": row["score"]}
-            index.append({**about, "member": row["label"], "pictures": where})
-    (store.folder / FOLDER).mkdir(exist_ok=True)
-    store.write_json(f"{FOLDER}/{INDEX}", {"schema_version": 1, "rows": index})
+    (store.folder / ARTIFACTS).mkdir(exist_ok=True)
+    store.write_json(f"{ARTIFACTS}/{INDEX}", {"schema_version": 1, "rows": index})
     return failed
 
 

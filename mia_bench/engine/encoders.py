@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 Resolve = Callable[[str, frozenset[Offer], str], Encoder]
 
 
-def resolver(registry: Registry) -> Resolve:
+def resolver(registry: Registry, kind: str) -> Resolve:
     """From a name, what an attack wants of it and the attack's label to an encoder; the same one every time.
+
+    Args:
+        registry: All plugins.
+        kind: Of the target, `latent` or `pixel`: some defaults depend on it.
 
     The function raises:
         UsageError: Unknown name, an argument to an encoder that takes none, or it offers something else.
@@ -45,19 +49,19 @@ def resolver(registry: Registry) -> Resolve:
         except UnavailableError as error:
             others = [n for n, c in registry.encoders.items() if offers <= c.meta.offers and at_hand(c)]
             instead = ", ".join(sorted(others)) if others else "nothing"
-            fix = f"{error.fix}; at hand for {wanted}: {instead}{_presets(registry, label)}"
+            fix = f"{error.fix}; at hand for {wanted}: {instead}{_presets(registry, label, kind)}"
             raise UnavailableError(f"attack {label!r}", str(error), fix) from error
         return encoder
 
     return resolve
 
 
-def _presets(registry: Registry, label: str) -> str:
+def _presets(registry: Registry, label: str, kind: str) -> str:
     """Says which presets of an attack make do with the encoders at hand."""
     name = Label.parse(label).name
     cls, found = registry.attack(name), []
     for preset in cls.presets:
-        own = cls(make_params(cls, f"{name}@{preset}", {})).encoders()
+        own = cls(make_params(cls, f"{name}@{preset}", {}).resolved(kind)).encoders()
         if own and all(at_hand(registry.encoder(spec.partition(":")[0])) for spec in own):
             found.append(f"{name}@{preset}")
     return f"; runs without: {', '.join(found)}" if found else ""

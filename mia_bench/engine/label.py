@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mia_bench.attack import Attack
 
 _GRAMMAR = re.compile(r"(?P<name>[^@\[\]*?]+)(\[(?P<encoder>[^\[\]]+)\])?(@(?P<preset>[^@\[\]*?]+))?")
 
@@ -23,9 +26,15 @@ class Label:
         found = _GRAMMAR.fullmatch(text)
         return cls(**{part: value or "" for part, value in found.groupdict().items()}) if found else cls(text)
 
-    def of(self, params: Any) -> Label:
-        """With the encoder that the parameters name: what compares pictures is no score without it."""
-        return replace(self, encoder=getattr(params, "encoder", None) or self.encoder)
+    def of(self, attack: Attack) -> Label:
+        """With the encoder that the attack's parameters name, if it asks that: what compares is part of a score."""
+        named = getattr(attack.params, "encoder", None)
+        return replace(self, encoder=named if named and named in attack.encoders() else self.encoder)
+
+    @property
+    def unset(self) -> str:
+        """Without the preset: the column `attack` of stored scores."""
+        return str(replace(self, preset=""))
 
     @property
     def bare(self) -> str:

@@ -244,11 +244,14 @@ def make_plan(
     samples = [s for s in samples if s.split != "calibration" or usable is None]
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
-    attacks, skipped = [], []
+    attacks: list[PlannedAttack] = []
+    skipped = []
     of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
         attack = one.cls(one.params.resolved(target.meta.kind))
-        one = replace(one, label=str(Label.parse(one.label).of(attack.params)))  # an encoder may depend on the kind
+        one = replace(one, label=str(Label.parse(one.label).of(attack)))  # an encoder may depend on the kind
+        if any(one.label == planned.label for planned in attacks):
+            continue  # named twice: by its own name, and by what that means here
         reason = _cannot_run(attack, target, samples, usable)
         if reason and one.named:
             raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")

@@ -25,7 +25,7 @@ from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
 from mia_bench.result import MEMBERSHIP, Result, Task
-from mia_bench.store import Store
+from mia_bench.store import ARTIFACTS, Store
 from mia_bench.target import Target
 
 DEFAULT_DATASET = "fluent-emoji"
@@ -103,7 +103,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         samples = take(dataset.samples(), options.limit)
     preset = "" if options.full else dataset.meta.preset
     selected = select(registry, options.attacks, options.keyword, options.options, preset)
-    encoder_of = resolver(registry)
+    encoder_of = resolver(registry, target.meta.kind)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
@@ -156,7 +156,7 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
         prepared.store.set_aside_damaged()
         prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
         # Earlier scores may be of another plan; a run that is stopped must not leave them as its result.
-        prepared.store.remove("results.json", "scores.parquet")
+        prepared.store.remove("results.json", "scores.parquet", ARTIFACTS)
         work = pending(prepared.plan, prepared.samples, prepared.store)
         outcome = None
         if work:
@@ -207,7 +207,8 @@ def _explain(prepared: Prepared, options: RunOptions) -> None:
     """Save pictures; what cannot be made is said, and costs nothing else."""
     from mia_bench.engine.artifacts import explain
 
-    size = _open_target(prepared, options, prepared.encoders)
+    explained = [a for a in prepared.attacks.values() if type(a).artifacts is not Attack.artifacts]
+    size = _open_target(prepared, options, {spec for attack in explained for spec in attack.encoders()})
     failed = explain(
         prepared.plan,
         prepared.attacks,

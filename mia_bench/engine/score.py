@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mia_bench.attack import Attack, Control, Measured, Scores
 from mia_bench.engine.blame import fault
 from mia_bench.engine.cost import Ledger
+from mia_bench.engine.label import Label
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
@@ -108,10 +109,10 @@ def scores_table(plan: Plan, found: Mapping[str, Scored | Unscored]) -> pa.Table
     columns: dict[str, list[Any]] = defaultdict(list)
     samples = plan.samples
     for label, scores in _scored(found).items():
-        attack, _, preset = label.partition("@")
+        parts = Label.parse(label)
         for row, value in zip(scores.rows, scores.values, strict=True):
-            columns["attack"].append(attack)
-            columns["preset"].append(preset)
+            columns["attack"].append(parts.unset)
+            columns["preset"].append(parts.preset)
             columns["sample_id"].append(samples.id[row])
             columns["split"].append(samples.split[row])
             columns["label"].append(samples.member[row])

@@ -56,7 +56,10 @@ def select(
         UsageError: Unknown name, preset or parameter, or a value out of range.
         BrokenPluginError: A name belongs to a broken plugin.
     """
-    options = options or {}
+    known = {
+        alias: Label.parse(whole).name for cls in registry.attacks.values() for alias, whole in cls.aliases.items()
+    }
+    options = {known.get(key, key): values for key, values in (options or {}).items()}
     attacks = {n: c for n, c in sorted(registry.attacks.items()) if not issubclass(c, Control)}
     controls = {n: c for n, c in sorted(registry.attacks.items()) if issubclass(c, Control)}
     chosen: dict[Label, bool] = {}
@@ -217,7 +220,7 @@ def make_params(cls: type[Attack], label: str, options: Options) -> Any:
 def _selected(registry: Registry, label: Label, named: bool, options: Options) -> Selected:
     cls = registry.attack(label.name)
     params = make_params(cls, str(label), options)
-    return Selected(str(label.of(params)), cls, params, named)
+    return Selected(str(label.of(cls(params))), cls, params, named)
 
 
 def _family(preset: str, cls: type[Attack]) -> list[str]:
@@ -233,8 +236,9 @@ def _check_targets_of(options: Options, registry: Registry, chosen: Collection[L
         rows = [label for label in chosen if label.name == key]
         presets = registry.attack(Label.parse(key).name).presets
         for parameter in options[key]:
-            if rows and all(parameter in presets.get(row.preset, {}) for row in rows):
-                why = f"no selected row reads it: a preset fixes it in {', '.join(map(str, rows))}"
+            fixed = (parameter in presets.get(r.preset, {}) or (parameter == "encoder" and r.encoder) for r in rows)
+            if rows and all(fixed):
+                why = f"no selected row reads it: it is fixed in {', '.join(map(str, rows))}"
                 raise UsageError(f"option {key}.{parameter}", why, f"add {key} to --attacks")
 
 

@@ -11,11 +11,13 @@ from PIL import Image
 from stub_encoder import Stub
 
 from mia_bench import Attack, Capability, EncoderMeta, Offer, hookimpl
+from mia_bench.attack import by_kind
 from mia_bench.engine.artifacts import _safe, extremes
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.run import RunOptions, prepare, run
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench_plugins.encoders.emoji import EmojiClip, EmojiLpips
 
 
 class Near(Stub):
@@ -156,7 +158,7 @@ def test_wrong_names_are_refused(tmp_path):
 
 
 def test_one_encoder_for_one_name():
-    find, offers = resolver(made()), frozenset({Offer.DISTANCE})
+    find, offers = resolver(made(), "pixel"), frozenset({Offer.DISTANCE})
     assert find("near", offers, "a") is find("near", offers, "b") is not find("near:1", offers, "a")
 
 
@@ -265,3 +267,103 @@ def test_no_sample_is_shown_twice(n, count):
     rows = [i for ranked in chosen.values() for i in ranked]
     assert len(rows) == len(set(rows)) == min(n, 3 * count)
     assert chosen["highest"] == list(range(n))[::-1][:count]
+
+
+def test_a_damaged_encoder_costs_only_the_attacks_that_ask_it(tmp_path):
+    class Damaged(Near):
+        meta = Near.meta.model_copy(update={"name": "damaged"})
+
+        def load(self, target):
+            raise RuntimeError("truncated")
+
+    registry = made()
+    registry.encoders["damaged"] = Damaged
+    rows = {row.label: row for row in run(registry, options(tmp_path, "looking,looking[damaged]")).rows}
+    assert rows["looking[near]"].status == "ok"
+    assert rows["looking[damaged]"].status == "failed" and "truncated" in rows["looking[damaged]"].reason
+
+
+def test_an_encoder_at_the_same_place_with_other_bytes_is_another_measurement(tmp_path):
+    file = tmp_path / "weights"
+
+    class Filed(Near):
+        meta = Near.meta.model_copy(update={"name": "filed"})
+
+        def files(self):
+            return {"weights": file}
+
+    found = []
+    for content in (b"some", b"other", b"some"):
+        file.write_bytes(content)
+        registry = made()
+        registry.encoders["filed"] = Filed
+        found.append(prepare(registry, options(tmp_path / "run", "looking[filed]")).plan.attacks[0].fingerprint)
+    assert found[0] != found[1] and found[0] == found[2]
+
+
+def test_code_of_the_embedded_encoders_belongs_to_what_they_are():
+    for cls in (EmojiLpips, EmojiClip):
+        assert "icons.py" in cls().files()
+
+
+def test_the_same_row_under_two_names_runs_once(tmp_path):
+    class Usual(Looking):
+        meta = Looking.meta.model_copy(update={"name": "usual"})
+        presets, aliases = {}, {}
+
+        class Params(Attack.Params):
+            """Parameters.
+
+            Attributes:
+                encoder: Which.
+            """
+
+            encoder: str = by_kind(pixel="near", latent="near")
+
+    registry = made()
+    registry.attacks["usual"] = Usual
+    assert labels(run(registry, options(tmp_path, "usual,usual[near]"))) == ["usual[near]"]
+
+
+def test_presets_with_defaults_by_kind_are_offered_too(tmp_path):
+    class Usual(Looking):
+        meta = Looking.meta.model_copy(update={"name": "usual"})
+        presets, aliases = {"quick": {"samples": 2}}, {}
+
+        class Params(Attack.Params):
+            """Parameters.
+
+            Attributes:
+                encoder: Which.
+            """
+
+            encoder: str = by_kind(pixel="near", latent="near")
+
+    registry = made()
+    registry.attacks["usual"] = Usual
+    with pytest.raises(UnavailableError) as caught:
+        prepare(registry, options(tmp_path, "usual[absent]"))
+    assert "runs without: usual@quick" in caught.value.fix
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(tmp_path):
+    run(made(), options(tmp_path, "looking", artifacts=2))
+    run(made(), options(tmp_path, "looking", artifacts=1))
+    assert len(list((tmp_path / "artifacts").rglob("*.png"))) == 6
+    run(made(), options(tmp_path, "looking"))
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_an_option_that_no_row_reads_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="encoder"):
+        prepare(made(), options(tmp_path, "looking[near]", options={"looking": {"encoder": "near:3"}}))
+
+
+def test_options_may_be_given_under_an_alias(tmp_path):
+    registry = made()
+    Looking.aliases["looking-far"] = "looking[near:9]"
+    try:
+        plan = prepare(registry, options(tmp_path, "looking-far", options={"looking-far": {"samples": 2}})).plan
+    finally:
+        del Looking.aliases["looking-far"]
+    assert [a.samples for a in plan.attacks if not a.control] == [2]

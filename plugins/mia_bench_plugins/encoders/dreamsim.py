@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -78,10 +79,11 @@ class DreamSim(LocalEncoder):
             raise self.missing(f"the package dreamsim cannot load {folder}: {brief(error)}") from error
         finally:
             torch.hub.set_dir(before)  # the package changes it
-        self.net = net.eval().requires_grad_(False)
+        self.net, self.one = net.eval().requires_grad_(False), Lock()
 
     def embedded(self, images: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self.net.embed(fitted(images, 224, 224, [0.0] * 3, [1.0] * 3))
+        with self.one:  # the package collects features in the network itself, so calls must not overlap
+            features: torch.Tensor = self.net.embed(fitted(images, 224, 224, [0.0] * 3, [1.0] * 3))
         return features.reshape(len(images), -1)
 
 

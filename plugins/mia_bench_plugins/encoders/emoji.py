@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from mia_bench.target import Target
 
+CODE = Path(__file__).with_name("icons.py")  # the networks' own: part of what defines these encoders
 LICENCE = "Apache-2.0 and CC BY 4.0; see data/LICENSE.md"
 
 
@@ -31,7 +32,7 @@ class EmojiLpips(Encoder):
     )
 
     def files(self) -> Mapping[str, Path]:
-        return {"model.safetensors": ICONS / "perceptual" / "model.safetensors"}
+        return {"model.safetensors": ICONS / "perceptual" / "model.safetensors", CODE.name: CODE}
 
     def load(self, target: Target) -> None:
         from mia_bench_plugins.encoders.icons import icon_net
@@ -64,7 +65,8 @@ class EmojiClip(Encoder):
 
     def files(self) -> Mapping[str, Path]:
         folders = (ICONS / part for part in ("image_text", "text_encoder", "tokenizer"))
-        return {f"{folder.name}/{path.name}": path for folder in folders for path in sorted(folder.iterdir())}
+        found = {f"{folder.name}/{path.name}": path for folder in folders for path in sorted(folder.iterdir())}
+        return found | {CODE.name: CODE}
 
     def load(self, target: Target) -> None:
         from transformers import CLIPTextModel, CLIPTokenizer

@@ -23,6 +23,8 @@ URL = "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchs
 class Sscd(LocalEncoder):
     """The authors' TorchScript file, asked as the studies of memorisation ask it.
 
+    TorchScript is a program: it is run, with what torch's operators can do, so name a file that you trust.
+
     Short side to 256 px, centre of 224 px, values in [-1, 1], as Wen et al. (ICLR 2024) do; its authors' own advice is
     288 px and ImageNet's mean and deviation.
     """
