@@ -35,6 +35,10 @@ def test_parts(text, parts):
 
 
 def test_the_encoder_is_that_of_the_parameters():
-    assert str(Label("drc", preset="quick").of(SimpleNamespace(encoder="vae"))) == "drc[vae]@quick"
-    assert str(Label("pia").of(SimpleNamespace())) == "pia"
+    def attack(asked, **params):
+        return SimpleNamespace(params=SimpleNamespace(**params), encoders=lambda: asked)
+
+    assert str(Label("drc", preset="quick").of(attack({"vae": ()}, encoder="vae"))) == "drc[vae]@quick"
+    assert str(Label("drc", preset="quick").of(attack({}, encoder="vae"))) == "drc@quick", "it is not asked"
+    assert str(Label("pia").of(attack({}))) == "pia"
     assert Label("drc", "vae", "quick").bare == "drc@quick"
