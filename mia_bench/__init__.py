@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         scoring,
     )
     from mia_bench.dataset import Dataset, DatasetMeta, Sample
+    from mia_bench.encoder import Encoder, EncoderMeta, Offer
     from mia_bench.hookspecs import hookimpl
     from mia_bench.target import Target, TargetMeta
 
@@ -29,8 +30,11 @@ __all__ = [
     "Control",
     "Dataset",
     "DatasetMeta",
+    "Encoder",
+    "EncoderMeta",
     "Measured",
     "Meta",
+    "Offer",
     "Sample",
     "Scores",
     "Target",
@@ -50,7 +54,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for known
         if name in __all__:
             from importlib import import_module
 
-            for module in ("attack", "dataset", "target", "hookspecs"):
+            for module in ("attack", "dataset", "encoder", "target", "hookspecs"):
                 contract = import_module(f"mia_bench.{module}")
                 if name in vars(contract):
                     return vars(contract)[name]

@@ -22,11 +22,14 @@ from mia_bench.errors import BrokenPluginError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
+    from mia_bench.encoder import Offer
     from mia_bench.target import Batch, Target
 
 
+PARTIAL = "reimplementation (partial spec)"  # shown beside rows of attacks whose papers leave parts open
 Timestep = Annotated[int, Field(ge=0, le=999)]
 
 
@@ -97,9 +100,15 @@ def scoring(default: Any, **constraints: Any) -> Any:
 
 
 class Parameters(BaseModel):
-    """Base of an attack's parameter model: frozen, unknown names refused."""
+    """Base of an attack's parameter model: frozen, unknown names refused.
+
+    Attributes:
+        samples: Most samples of each class in each split that are measured, the same ones every time; None for all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int | None = Field(None, ge=1, json_schema_extra={"stage": "plan"})
 
     @classmethod
     def _extra(cls, name: str) -> dict[str, Any]:
@@ -118,8 +127,8 @@ class Parameters(BaseModel):
 
     def measuring(self) -> dict[str, Any]:
         """The parameters that change what is measured, JSON-ready; part of a measurement's identity."""
-        score_only = {n for n in type(self).model_fields if self._extra(n).get("stage") == "score"}
-        return self.model_dump(mode="json", exclude=score_only)
+        others = {n for n in type(self).model_fields if self._extra(n).get("stage") in ("score", "plan")}
+        return self.model_dump(mode="json", exclude=others)
 
 
 @dataclass(frozen=True)
@@ -186,10 +195,12 @@ class Attack(ABC):
         meta: What is known before it runs.
         Params: Parameter model; an attack with parameters defines `class Params(Attack.Params)`.
         presets: Named, frozen option sets, selected as `name@preset`.
+        aliases: Other names, and the labels they stand for.
     """
 
     meta: ClassVar[Meta]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    aliases: ClassVar[Mapping[str, str]] = {}
 
     class Params(Parameters):
         """No parameters."""
@@ -200,6 +211,22 @@ class Attack(ABC):
     def needs(self) -> frozenset[Capability]:
         """What the target must be able to do for these parameters."""
         return self.meta.needs
+
+    def encoders(self) -> Mapping[str, frozenset[Offer]]:
+        """Encoders that these parameters name, and what each must offer; `measure` finds them in `target.encoders`."""
+        return {}
+
+    def artifacts(self, batch: Batch, target: Target) -> Mapping[str, torch.Tensor]:
+        """Pictures that explain the scores of a batch, in the order they are shown.
+
+        Args:
+            batch: As for `measure`, and asked after it: what it asked is asked again.
+            target: The loaded target.
+
+        Returns:
+            Name -> float32 `(B, 3, H, W)` in [-1, 1].
+        """
+        return {}
 
     @abstractmethod
     def queries(self) -> int:

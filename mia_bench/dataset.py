@@ -79,6 +79,8 @@ class DatasetMeta(BaseModel):
         biases: Known differences between them that are not membership.
         revision: Pinned revision of the data.
         argument: What may follow the name, e.g. `PATH`; empty if nothing may.
+        preset: What `--attacks all` takes of an attack that offers it, e.g. `quick` where published settings cost much
+            and say no more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +94,7 @@ class DatasetMeta(BaseModel):
     citation: str = ""
     revision: str = ""
     argument: str = ""
+    preset: str = ""
 
     @property
     def takes(self) -> str:

@@ -1,4 +1,4 @@
-"""Classifiers of trained attacks: fitted on the calibration set, never asked about a row they were fitted on."""
+"""What is fitted on the calibration set: scaling, and classifiers, never asked about a row they were fitted on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 Predict = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
 Fit = Callable[["NDArray[np.float64]", "NDArray[np.bool_]"], Predict]
 TAG = "label-assisted"  # shown beside the row: it saw labels that an attacker need not have
+TRANSDUCTIVE = "transductive"  # a score depends on the other samples: what calibrates is the unlabelled audit set
+
+
+def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(value - median) / interquartile range, both of `fitted_on`; the range is taken for 1e-8 at least."""
+    low, middle, high = np.percentile(fitted_on, [25, 50, 75])
+    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-8)
+    return scaled
 
 
 def held_out(
@@ -76,3 +84,16 @@ def held_out(
         for (_, test), values in zip(jobs, pool.map(job, *zip(*jobs, strict=True)), strict=True):
             scores[test] = values
     return scores
+
+
+def logistic(features: NDArray[np.float64], member: NDArray[np.bool_]) -> Predict:
+    """Log-odds of membership from standardised features `(n, D)`; penalty L2, C = 1."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
+    with threadpool_limits(1):  # the same sums on any number of cores
+        model.fit(features, member)
+    return lambda rows: model.decision_function(rows)

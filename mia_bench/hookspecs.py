@@ -10,6 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     from mia_bench.attack import Attack
     from mia_bench.dataset import Dataset
+    from mia_bench.encoder import Encoder
     from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
     from mia_bench.target import Target
 
@@ -31,6 +32,11 @@ def mia_bench_datasets() -> Iterable[type[Dataset]]:  # type: ignore[empty-body]
 @hookspec
 def mia_bench_targets() -> Iterable[type[Target]]:  # type: ignore[empty-body]
     """Target classes this plugin brings: single models, or families that take a path. Since 0.1."""
+
+
+@hookspec
+def mia_bench_encoders() -> Iterable[type[Encoder]]:  # type: ignore[empty-body]
+    """Encoder classes this plugin brings, for attacks that compare pictures. Since 0.2."""
 
 
 @hookspec

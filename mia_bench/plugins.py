@@ -26,6 +26,7 @@ import pluggy
 from mia_bench import hookspecs
 from mia_bench.attack import Attack, Meta, Parameters
 from mia_bench.dataset import Dataset, DatasetMeta
+from mia_bench.encoder import Encoder, EncoderMeta
 from mia_bench.errors import BrokenPluginError, UsageError, brief
 from mia_bench.target import Target, TargetMeta
 
@@ -40,7 +41,7 @@ class Plugin:
     Attributes:
         name: Entry point or file name.
         origin: Distribution and version, or path.
-        provides: Names of the attacks, datasets and targets it registered.
+        provides: Names of the attacks, datasets, targets and encoders it registered.
         error: What went wrong, or None.
     """
 
@@ -66,6 +67,7 @@ class Registry:
         self.attacks: dict[str, type[Attack]] = {}
         self.datasets: dict[str, type[Dataset]] = {}
         self.targets: dict[str, type[Target]] = {}
+        self.encoders: dict[str, type[Encoder]] = {}
 
     @classmethod
     def load(cls, files: Iterable[Path] = (), strict: bool = True) -> Registry:
@@ -117,6 +119,7 @@ class Registry:
             ("mia_bench_attacks", Attack, Meta, self.attacks),
             ("mia_bench_datasets", Dataset, DatasetMeta, self.datasets),
             ("mia_bench_targets", Target, TargetMeta, self.targets),
+            ("mia_bench_encoders", Encoder, EncoderMeta, self.encoders),
         ):
             own = [h for h in getattr(self.manager.hook, hook).get_hookimpls() if h.plugin is module]
             for item in (item for implementation in own for item in implementation.function()):
@@ -152,6 +155,10 @@ class Registry:
     def target(self, name: str) -> type[Target]:
         """The target or family called `name`."""
         return self._get("target", self.targets, name)
+
+    def encoder(self, name: str) -> type[Encoder]:
+        """The encoder called `name`."""
+        return self._get("encoder", self.encoders, name)
 
     def _get(self, what: str, book: dict[str, T], name: str) -> T:
         if name in book:

@@ -1,4 +1,4 @@
-"""Residual networks as classifiers, and how they are trained (He et al. 2016, arXiv:1512.03385).
+"""Residual networks as classifiers, and how these and others are trained (He et al. 2016, arXiv:1512.03385).
 
 A training is seeded and takes one thread, so that the same data give the same network whatever the number of cores;
 several may run side by side. The random state of the process and its number of threads are left as they were.
@@ -52,20 +52,24 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Sequential):
-    """ResNet-18 for small images: 3x3 stem without max-pooling, two blocks a stage, mean over all positions.
+    """ResNet-18, two blocks a stage, mean over all positions.
 
     Args:
         channels: Of the input.
         outputs: How many numbers it puts out.
         stages: Cut after so many of the four stages.
+        small: For small images: a 3x3 stem without max-pooling, not one that makes a quarter of each side.
     """
 
-    def __init__(self, channels: int, outputs: int, stages: int = 4) -> None:
+    def __init__(self, channels: int, outputs: int, stages: int = 4, small: bool = True) -> None:
+        size, stride = (3, 1) if small else (7, 2)
         layers: list[nn.Module] = [
-            nn.Conv2d(channels, WIDTHS[0], 3, 1, 1, bias=False),
+            nn.Conv2d(channels, WIDTHS[0], size, stride, size // 2, bias=False),
             nn.BatchNorm2d(WIDTHS[0]),
             nn.ReLU(),
         ]
+        if not small:
+            layers.append(nn.MaxPool2d(3, 2, 1))
         before = WIDTHS[0]
         for stage, width in enumerate(WIDTHS[:stages]):
             layers += [Block(before, width, 2 if stage else 1), Block(width, width, 1)]
@@ -88,7 +92,7 @@ def trained(
 
     Args:
         make: Makes the network; its weights are drawn under `seed`.
-        x: Inputs `(n, C, H, W)`.
+        x: Inputs `(n, C, H, W)`, or `(n, D)`: whatever the network takes.
         y: What `loss` compares the outputs with, `(n, ...)`, of its own dtype.
         loss: `(outputs, y) -> ()`, a mean over the rows.
         optimizer: Makes it from the weights.
@@ -98,7 +102,7 @@ def trained(
         seed: Of the weights and the order.
 
     Returns:
-        `X (m, C, H, W) -> outputs`, float64 `(m, outputs)`.
+        `X (m, ...) -> outputs`, float64 `(m, outputs)`.
     """
     inputs, wanted = _float32(x), torch.from_numpy(y)
     steps = 1 if batch is None else -(-len(x) // batch)

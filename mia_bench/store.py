@@ -13,6 +13,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ SCHEMA = pa.schema(
         ("shard", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
+ARTIFACTS = "artifacts"  # folder of pictures
 SHARDS = "[!.]*.parquet"
 Terms = Mapping[str, NDArray[np.float64]]
 
@@ -111,9 +113,13 @@ class Store:
         return content
 
     def remove(self, *names: str) -> None:
-        """Delete files of the run if they are there."""
+        """Delete files and folders of the run if they are there."""
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a Parquet file of the run at once."""

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from mia_bench.batch import Batch as Batch
     from mia_bench.diffusion.denoiser import Condition, Denoiser
+    from mia_bench.diffusion.rows import RowRunner
     from mia_bench.diffusion.schedule import Schedule
+    from mia_bench.encoder import Encoder
 
 Kind = Literal["pixel", "latent"]
 ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
@@ -74,6 +76,7 @@ class Target(ABC):
         sample_shape: Shape of one denoiser input, `(C, H, W)`.
         image_size: Side in pixels.
         reference: Another model that some attacks ask beside the target, or None.
+        encoders: Encoders that attacks named, by what was written: `target.encoders["dino"]`.
     """
 
     meta: ClassVar[TargetMeta]
@@ -87,6 +90,7 @@ class Target(ABC):
         self.argument = argument
         self.device, self.dtype = "cpu", "float32"
         self.latent: Literal["mode", "sample"] = "mode"
+        self.encoders: dict[str, Encoder] = {}
 
     # What a model family supplies -------------------------------------------------------------------------------
 
@@ -143,7 +147,7 @@ class Target(ABC):
         share: bool = True,
         latent: Literal["mode", "sample"] = "mode",
     ) -> None:
-        """Load the model, and its reference, and build the counting denoiser.
+        """Load the model, its reference and its encoders, and build the counting denoiser.
 
         Args:
             device: torch device.
@@ -164,9 +168,10 @@ class Target(ABC):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.load()
         rows = rows or max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
-        self.vae_rows, self.text_rows = RowRunner(rows, pool), RowRunner(rows, pool)
+        self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
+        self._decoded: dict[str, torch.Tensor] = {}
         if self.reference:
             self.reference.open(device, dtype, rows, threads, share, latent)
             why = ""
@@ -179,12 +184,26 @@ class Target(ABC):
                 raise UnavailableError(what, why, "give a model of the target's family with --reference")
             other = self.reference.denoiser
             other.account, other.rows, other.name = self.denoiser.account, self.denoiser.rows, "reference"
+        for encoder in self.encoders.values():
+            encoder.open(self)
+
+    @property
+    def networks(self) -> dict[str, RowRunner]:
+        """What runs each network, by name."""
+        own = {
+            "denoiser": self.denoiser.rows,
+            "vae": self.vae_rows,
+            "decoder": self.decode_rows,
+            "text": self.text_rows,
+        }
+        return own | {f"encoder {name}": encoder.rows for name, encoder in self.encoders.items()}
 
     def forget(self) -> None:
         """Start a new batch: earlier predictions are dropped, recent text states kept."""
         if self.reference:
             self.reference.forget()
         self.denoiser.forget()
+        self._decoded.clear()
         while len(self._texts) > TEXTS_KEPT:
             self._texts.popitem(last=False)
 
@@ -207,7 +226,7 @@ class Target(ABC):
             return moments[:, 0] if noise is None else moments[:, 0] + moments[:, 1] * noise
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Denoiser inputs to images.
+        """Denoiser inputs to images; equal ones of one batch are decoded once.
 
         Args:
             latents: float32 `(B, C, h, w)`.
@@ -217,12 +236,60 @@ class Target(ABC):
         """
         import torch
 
-        from mia_bench.diffusion.keyed import plain
+        from mia_bench.diffusion.keyed import keys_of, plain
 
         if self.meta.kind == "pixel":
             return plain(latents).clone()
+        keys = keys_of(latents)
+        name = None if keys is None else str(keys[()])
+        if name in self._decoded:
+            return self._decoded[name].clone()
         with torch.no_grad():
-            return self.vae_rows(self.picture, plain(latents)).float()
+            images = self.decode_rows(self.picture, plain(latents)).float()
+        if name:
+            self._decoded[name] = images
+        return images.clone()
+
+    def generate(
+        self,
+        batch: Batch,
+        captions: Sequence[str],
+        *,
+        strength: float | None = None,
+        steps: int = 50,
+        guidance: float = 7.5,
+        draw: int = 0,
+    ) -> torch.Tensor:
+        """Images for captions, or like the batch's own images; equal requests of one batch are answered once.
+
+        Deterministic DDIM from noise that belongs to the sample. A target that can do no more overrides this.
+
+        Args:
+            batch: Whose samples' noise, and images.
+            captions: B captions; not read by an unconditional target.
+            strength: None from noise alone; else from the image, noised to this share of the steps, in [0, 1].
+            steps: Of the whole way from noise.
+            guidance: w; each step is two queries unless it is 0 or 1.
+            draw: Number of the noise.
+
+        Returns:
+            float32 `(B, 3, H, W)` in [-1, 1].
+        """
+        from mia_bench.diffusion.sampler import path, walk
+
+        timesteps = path(self, steps, 1.0 if strength is None else strength)
+        start: torch.Tensor = batch.eps(timesteps[0], draw, "start")
+        if strength is not None:
+            start = self.schedule.noised(batch.x0, start, timesteps[0])
+        if Capability.CAPTION not in self.meta.capabilities:
+            guidance = 1.0
+        given, null = self.condition(captions), batch.null
+        *_, latents = walk(self, start, timesteps, given, null, guidance=guidance)
+        return self.shown(latents)
+
+    def shown(self, latents: torch.Tensor) -> torch.Tensor:
+        """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
+        return self.decode(latents).clamp(-1, 1)
 
     @contextmanager
     def differentiable(self) -> Iterator[dict[str, torch.nn.Parameter]]:

@@ -1,12 +1,8 @@
 """Fixtures shared by all tests: the embedded benchmark, and how a batch is made of it."""
 
-import numpy as np
 import pytest
-import torch
+import tiny
 
-from mia_bench.batch import Batch
-from mia_bench.diffusion.noise import KeyedNoise
-from mia_bench.images import to_pixels
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
 from mia_bench_plugins.targets.emoji import EmojiRealworld
 
@@ -15,23 +11,6 @@ def open_emoji(**options):
     target = EmojiRealworld()
     target.open(**{"rows": 32, **options})
     return target
-
-
-def batch_of(target, samples, noise=None):
-    """A batch as the engine makes it."""
-    target.forget()
-    images = [s.open() for s in samples]
-    pixels = torch.from_numpy(np.stack([to_pixels(image, target.image_size) for image in images]))
-    weights = [s.word_weights for s in samples]
-    return Batch(
-        [s.id for s in samples],
-        [s.caption for s in samples],
-        images,
-        pixels,
-        target,
-        noise or KeyedNoise(0),
-        weights,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -53,4 +32,4 @@ def make_emoji():
 
 @pytest.fixture(scope="session")
 def make_batch():
-    return batch_of
+    return tiny.batch_of

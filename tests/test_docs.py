@@ -38,7 +38,7 @@ def test_tables_are_what_their_commands_print(command, monkeypatch):
 
 
 def test_there_is_a_table():
-    assert "<!-- table: mia-bench report benchmarks/results/emoji-realworld-seed0.json -->" in README
+    assert "<!-- table: mia-bench report benchmarks/results/quick/emoji-realworld-seed0.json -->" in README
 
 
 def test_leaderboard_is_what_the_results_give(monkeypatch):
@@ -73,7 +73,7 @@ def test_every_attack_and_command_is_named():
 
 
 def test_recorded_results_come_from_a_clean_checkout():
-    for path in (ROOT / "benchmarks" / "results").glob("emoji-*.json"):
+    for path in (ROOT / "benchmarks" / "results").rglob("emoji-*.json"):
         for environment in json.loads(path.read_text(encoding="utf-8"))["environments"]:
             assert environment["commit"] and not environment["dirty"], path.name
 

@@ -1,4 +1,4 @@
-"""Trained attacks never score a row with a classifier that was fitted on it."""
+"""Scaling, and trained attacks: none scores a row with a classifier that was fitted on it."""
 
 from dataclasses import replace
 from threading import Barrier
@@ -9,7 +9,13 @@ import pytest
 
 from mia_bench.attack import Measured
 from mia_bench.errors import NothingError
-from mia_bench.fit import held_out
+from mia_bench.fit import held_out, logistic, robust
+
+
+def test_robust_scaling():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert robust(values, values).tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert np.isfinite(robust(values, np.ones(5))).all()
 
 
 def samples(n=24, cal=16, seed=0, groups=None):
@@ -127,3 +133,15 @@ def test_what_is_refused():
     one = replace(calibration, groups=("g",) * 16)
     with pytest.raises(NothingError, match="1 groups, 2 are needed"):
         held_out(features, everything, one, memorising())
+
+
+def test_the_regression_is_at_its_optimum():
+    """Of the summed log loss plus half the squared weights, on features of mean 0 and variance 1."""
+    rng = np.random.default_rng(1)
+    x, member = rng.normal(3, [0.1, 10.0], (40, 2)), rng.random(40) < 0.5
+    predict = logistic(x, member)
+    z, mean, scale = (x - x.mean(0)) / x.std(0), x.mean(0), x.std(0)
+    bias = predict(mean[None])
+    weights = predict(mean + np.diag(scale)) - bias
+    error = 1 / (1 + np.exp(-predict(x))) - member
+    assert weights + error @ z == pytest.approx([0, 0], abs=1e-2) and error.sum() == pytest.approx(0, abs=1e-2)

@@ -54,6 +54,24 @@ def test_any_shape_will_do(shape):
     assert ResNet(shape[0], 2, stages=4).eval()(torch.zeros(3, *shape)).shape == (3, 2)
 
 
+def test_large_images_are_made_small_first():
+    network = ResNet(3, 1000, small=False)
+    assert sum(p.numel() for p in network.parameters()) == 11_689_512, "ResNet-18 for ImageNet"
+    stem = torch.nn.Sequential(*list(network)[:4])
+    assert stem(torch.zeros(1, 3, 224, 224)).shape == (1, 64, 56, 56)
+
+
+def test_vectors_will_do():
+    maps, member = data(n=30)
+    make = lambda: torch.nn.Sequential(torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))  # noqa: E731
+    options = {"loss": mse_loss, "optimizer": lambda weights: SGD(weights, lr=0.02), "epochs": 40, "batch": 10}
+    predict = trained(make, maps.reshape(30, 64), member[:, None].astype(np.float32), **options)
+    many = np.concatenate([data(n=70, seed=seed)[0].reshape(70, 64) for seed in (1, 2)])
+    whole = predict(many)
+    assert whole[:70][np.arange(70) % 2 == 0].min() > whole[:70][np.arange(70) % 2 == 1].max()
+    assert np.array_equal(predict(many[::-1]), whole[::-1]) and np.array_equal(predict(many[5:6]), whole[5:6])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_network_whatever_the_random_state_and_threads(threads):
     maps, member = data()

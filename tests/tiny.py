@@ -12,8 +12,10 @@ import torch
 from torch.nn import functional
 
 from mia_bench import Access, Attack, Capability, Dataset, DatasetMeta, Meta, Target, TargetMeta, hookimpl, scoring
+from mia_bench.diffusion.noise import KeyedNoise
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.diffusion.schedule import Schedule
+from mia_bench.engine.measure import make_batch
 from mia_bench.engine.run import RunOptions, run
 from mia_bench.plugins import Registry
 from mia_bench_plugins.attacks import clid, loss, pia
@@ -152,9 +154,14 @@ def registry(*modules, samples=None):
     return made
 
 
-def dataset(samples, targets=("tiny",)):
+def batch_of(target, samples, noise=None):
+    """A batch as the engine makes it."""
+    return make_batch(samples, [s.open() for s in samples], target, noise or KeyedNoise(0))
+
+
+def dataset(samples, targets=("tiny",), preset=""):
     class Given(Dataset):
-        meta = DatasetMeta(name="given", summary="given", targets=targets)
+        meta = DatasetMeta(name="given", summary="given", targets=targets, preset=preset)
 
         def samples(self):
             return list(samples)

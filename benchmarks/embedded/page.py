@@ -102,6 +102,25 @@ def structural() -> str:
     return table(rows, ["", *found])
 
 
+def iip() -> str:
+    levels = [20, 15, 10, 5, 1]
+    rows = []
+    for target, found in read("drawn")["targets"].items():
+        for task in ("memorised", "membership"):
+            of = found["iip"][task]
+            steps = [f"{of['levels'][len(of['levels']) - k]:.2f}" for k in levels]
+            rows.append([target, task, interval(of["d"]), interval(of["m"]), *steps])
+    return table(rows, ["target", "task", "d", "m", *(f"m_{k}" for k in levels)])
+
+
+def drawn() -> str:
+    rows = []
+    for target, found in read("drawn")["targets"].items():
+        for group, loss in found["iip"]["null loss"].items():
+            rows.append([target, group, f"{loss:.4f}", f"{found['wu-iii'][group]:.2f}"])
+    return table(rows, ["target", "images", "median loss without a prompt", "correlation of fits to the caption"])
+
+
 def trajectory() -> str:
     return "\n\n".join(_passes(f"emoji-{name}", by_passes) for name, by_passes in read("trajectory")["passes"].items())
 
@@ -117,7 +136,7 @@ def _passes(name: str, by_passes: Mapping[str, Any]) -> str:
     return table(rows, [f"{name}: passes", *labels])
 
 
-MAKERS = (blind, mirror, memorised, secmi, structural, trajectory, pilot)
+MAKERS = (blind, mirror, memorised, secmi, structural, iip, drawn, trajectory, pilot)
 BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in MAKERS}
 
 

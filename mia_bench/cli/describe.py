@@ -15,7 +15,7 @@ from mia_bench.cli.options import as_json, plugin_files
 @plugin_files
 @as_json
 def command(name: str, markdown: bool, files: tuple[Path, ...], as_json: bool) -> None:
-    """Describe one attack, dataset or target: source, equation, needs, cost, presets, parameters.
+    """Describe one attack, dataset, target or encoder: source, equation, needs, cost, presets, parameters.
 
     NAME may be `all`: every attack.
     """

@@ -20,7 +20,12 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     default="all",
     show_default=True,
     metavar="all|NAME[@PRESET],...|GLOB",
-    help="Which attacks; `all` is each attack's default, '*@*' every preset, 'all,*@*' both.",
+    help="Which attacks; `all` is each attack once, '*@*' every preset, 'all,*@*' both, NAME[ENCODER] one.",
+)
+@click.option(
+    "--full",
+    is_flag=True,
+    help="Published settings, where `all` would take the cheaper preset that the dataset asks for.",
 )
 @click.option(
     "-k",
@@ -74,6 +79,13 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     help="Run folder; resumed if it exists.  [default: runs/...]",
 )
 @click.option("-x", "--exitfirst", "fail_fast", is_flag=True, help="Stop at the first failing attack or sample.")
+@click.option(
+    "--artifacts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Save the pictures that explain the N highest, median and lowest scores of each attack that has any.",
+)
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
 @task_options
 @attack_options

@@ -169,10 +169,12 @@ class Denoiser:
     ) -> torch.Tensor:
         """Minimise a per-sample objective with Adam (Kingma & Ba 2015), each sample stopping on its own.
 
+        As many samples at a time as a call has rows, so that the graph of one call at most is held a thread.
+
         Args:
             start: `(B, ...)`.
             objective: `(values (b, ...), rows int64 (b,))` -> losses `(b,)` of the samples `rows` still running;
-                it asks this denoiser with `grad=True`.
+                it asks this denoiser with `grad=True` only, perhaps in several threads.
             steps: Most steps per sample.
             lr: Learning rate.
             tolerance: A sample stops once its loss is at most this.
@@ -181,6 +183,23 @@ class Denoiser:
             `(B, ...)`, detached.
         """
         value = plain(start).detach().clone()
+        groups = torch.split(torch.arange(len(value), device=value.device), self.rows.rows)
+
+        def one(group: int) -> torch.Tensor:
+            rows = groups[group]
+            return self._descended(value[rows], lambda v, r: objective(v, rows[r]), steps, lr, tolerance)
+
+        return torch.cat(self.rows.each(one, len(groups)))
+
+    def _descended(
+        self,
+        value: torch.Tensor,
+        objective: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        steps: int,
+        lr: float,
+        tolerance: float,
+    ) -> torch.Tensor:
+        """As `descend`, of all samples at once and in place."""
         first, second = torch.zeros_like(value), torch.zeros_like(value)
         running = torch.arange(value.shape[0], device=value.device)
         for step in range(1, steps + 1):

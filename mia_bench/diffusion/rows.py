@@ -8,8 +8,9 @@ by position in the batch, which changes the rounding, and waits at every layer, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from threading import Lock
 from typing import TypeVar
 
@@ -27,6 +28,7 @@ class RowRunner:
     Args:
         rows: Rows per call; halved when memory runs out.
         pool: Runs several calls at once, or None for one after the other.
+        name: Of the network, for messages.
 
     Attributes:
         done: Rows executed, padding not counted.
@@ -35,8 +37,10 @@ class RowRunner:
         seconds: Wall seconds inside (host side; on a GPU the time to queue the work), of all threads that call.
     """
 
-    def __init__(self, rows: int, pool: ThreadPoolExecutor | None = None) -> None:
-        self.rows, self.pool = rows, pool
+    def __init__(
+        self, rows: int, pool: ThreadPoolExecutor | None = None, name: str = "a network of the target"
+    ) -> None:
+        self.rows, self.pool, self.name = rows, pool, name
         self.done = self.padding = self.calls = 0
         self.seconds = 0.0
         self.lock = Lock()
@@ -55,7 +59,20 @@ class RowRunner:
         Raises:
             NetworkError: The network failed, or memory ran out even for one row.
         """
+        with self.timed():
+            return self._called(network, inputs, pad)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Book the seconds within on this network."""
         began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.seconds += time.perf_counter() - began
+
+    def _called(self, network: Network, inputs: tuple[torch.Tensor, ...], pad: bool) -> torch.Tensor:
         count = inputs[0].shape[0]
         while True:
             try:
@@ -65,7 +82,7 @@ class RowRunner:
                 if self.rows == 1 or not _out_of_memory(error):
                     why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                     fix = "check the checkpoint, --device and --dtype; --rows 1 needs the least memory"
-                    raise NetworkError("a network of the target failed", why, fix) from error
+                    raise NetworkError(f"{self.name} failed", why, fix) from error
             # Outside the handler: the traceback, which holds the failed call's tensors, is gone by now.
             self.rows //= 2
             if torch.cuda.is_available():
@@ -74,7 +91,6 @@ class RowRunner:
             self.done += count
             self.calls += len(outputs)
             self.padding += sum(map(len, outputs)) - count
-            self.seconds += time.perf_counter() - began
         return torch.cat(outputs)[:count]
 
     def each(self, function: Callable[[int], T], count: int) -> list[T]:

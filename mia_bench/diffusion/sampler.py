@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from mia_bench.diffusion.denoiser import Condition
-from mia_bench.diffusion.keyed import plain
+from mia_bench.diffusion.keyed import keyed, keys_of, plain
+from mia_bench.diffusion.strength import steps_at
 
 if TYPE_CHECKING:
     from mia_bench.target import Target
@@ -31,14 +32,26 @@ def levels(target: Target, steps: int) -> list[int]:
     return [0, *(offset + k * stride for k in range(steps))]
 
 
+def path(target: Target, steps: int, strength: float = 1.0) -> list[int]:
+    """Timesteps of a generation, descending to 0: N steps from noise, or the last share of them from a noised image."""
+    return levels(target, steps)[steps_at(steps, strength) :: -1]
+
+
 def guided(
     target: Target, x: torch.Tensor, t: int, given: Condition, null: Condition, guidance: float = 1.0
 ) -> torch.Tensor:
     """e_null + w (e_given - e_null), `(B, C, H, W)`: two queries, or one where w is 0 or 1."""
     if guidance in (0.0, 1.0):
         return target.denoiser(x, t, given if guidance else null)
-    both = plain(target.denoiser(x, t, [given, null]))
-    return both[:, 1] + guidance * (both[:, 0] - both[:, 1])
+    return mixed(target.denoiser(x, t, [given, null]), guidance)
+
+
+def mixed(both: torch.Tensor, guidance: float) -> torch.Tensor:
+    """e_null + w (e_given - e_null) of predictions `(B, 2, C, H, W)`, the given condition's first."""
+    e_given, e_null = plain(both)[:, 0], plain(both)[:, 1]
+    eps = e_null + guidance * (e_given - e_null)
+    keys = keys_of(both)
+    return eps if keys is None else keyed(eps, f"guided({keys[0]},{keys[1]},{guidance})")
 
 
 def walk(
@@ -50,6 +63,7 @@ def walk(
     *,
     guidance: float = 1.0,
     label: Literal["source", "destination"] = "source",
+    between: Callable[[torch.Tensor, int], torch.Tensor] | None = None,
 ) -> Iterator[torch.Tensor]:
     """The states after each move of a deterministic walk.
 
@@ -62,6 +76,7 @@ def walk(
         guidance: w; 1 is plain conditional, 0 unconditional.
         label: Which end's timestep the network is told: generation tells the source; inversion the source (Eq. 12 as it
             stands) or the destination (the label that generation uses on the way back, and diffusers' choice).
+        between: `(x, timestep) -> x`, applied after each move, e.g. to put back what is known.
 
     Yields:
         `(B, C, H, W)` at `timesteps[1]`, `timesteps[2]`, ...
@@ -69,4 +84,6 @@ def walk(
     for t, to in pairwise(timesteps):
         eps = guided(target, x, t if label == "source" else to, given, null, guidance)
         x = target.schedule.jump(x, eps, t, to)
+        if between:
+            x = between(x, to)
         yield x

@@ -30,8 +30,34 @@ def centre_crop(pixels: torch.Tensor, strength: float, *, eight_bit: bool = Fals
     return torch.stack([resize(one, side) for one in window])
 
 
-def _resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    return functional.interpolate(pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=False)[0]
+def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Images `(B, 3, H, W)` as `(B, 3, side, side)`; bilinear, over all pixels where they get fewer."""
+    return torch.stack([_resized(one, side, antialias=True) for one in pixels])
+
+
+def luma(pixels: torch.Tensor) -> torch.Tensor:
+    """Grey images `(B, 1, H, W)`, weighted as ITU-R BT.601 and grey image files have it."""
+    red, green, blue = pixels[:, 0:1], pixels[:, 1:2], pixels[:, 2:3]
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def as_file(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """Images as files of `side` px hold them: resized with antialiasing, in 256 levels.
+
+    Args:
+        pixels: float32 `(B, 3, H, W)` in [-1, 1].
+        side: In pixels.
+
+    Returns:
+        float32 `(B, 3, side, side)` in [-1, 1].
+    """
+    return torch.stack([_resized_file(one, side) for one in pixels])
+
+
+def _resized(pixels: torch.Tensor, side: int, antialias: bool = False) -> torch.Tensor:
+    return functional.interpolate(
+        pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=antialias
+    )[0]
 
 
 def _resized_file(pixels: torch.Tensor, side: int) -> torch.Tensor:

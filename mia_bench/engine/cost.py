@@ -53,10 +53,12 @@ class Ledger:
             return {"queries": None, "backward": None, "seconds": None}
         own = sum(share * s["own"][fingerprint] for s, _, share in mine)
         asked = sum(share * s["asked"][fingerprint] for s, _, share in mine)
-        # Shared queries are charged to each attack that asks, as if it ran alone; gradients are never shared.
+        # Shared queries are charged to each attack that asks, as if it ran alone; gradients are never shared. Pictures
+        # that several attacks decode are charged to the first.
         seconds = sum(share * _seconds_per_query(s) * s["asked"][fingerprint] for s, _, share in mine)
         backward = sum(share * s["backward"][fingerprint] for s, _, share in mine)
-        spent = seconds if asked and not backward else own
+        pictures = sum(share * s.get("pictures", {}).get(fingerprint, 0.0) for s, _, share in mine)
+        spent = seconds + pictures if asked and not backward else own
         return {"queries": asked / images, "backward": backward / images, "seconds": spent / images}
 
     def total(self) -> Cost:
@@ -91,9 +93,10 @@ def _sum(counts: Mapping[str, int], fingerprints: Collection[str]) -> int:
 
 
 def _seconds_per_query(shard: Mapping[str, Any]) -> float:
-    """Of the attacks without gradients."""
+    """Of the attacks without gradients, and without what they decode and compare."""
     graded = [fingerprint for fingerprint, passes in shard["backward"].items() if passes]
     seconds = shard["seconds"].get("measure", 0.0) - sum(shard["own"][f] for f in graded)
+    seconds -= sum(spent for f, spent in shard.get("pictures", {}).items() if f not in graded)
     return float(seconds / max(1, _run(shard) - sum(shard["asked"][f] for f in graded)))
 
 

@@ -54,15 +54,21 @@ class Work:
 def lacking(plan: Plan, store: Store) -> dict[tuple[str, ...], list[str]]:
     """Ids of the samples that are not fully in the store yet, by the fingerprints that they lack."""
     caption = {a.fingerprint: a.caption == "required" for a in plan.attacks}
+    wanted: dict[str, NDArray[np.bool_]] = {}
+    for attack in plan.attacks:  # presets of one identity may want more or fewer samples
+        kept = plan.samples.first(attack.samples)
+        wanted[attack.fingerprint] = kept | wanted.get(attack.fingerprint, False)
     control = {a.fingerprint: a.control for a in plan.attacks}
     done = store.done(caption)
     groups: dict[tuple[str, ...], list[str]] = {}
     table = plan.samples
-    for sample_id, digest, split, captioned in zip(table.id, table.digest, table.split, table.captioned, strict=True):
+    columns = zip(table.id, table.digest, table.split, table.captioned, strict=True)
+    for row, (sample_id, digest, split, captioned) in enumerate(columns):
         missing = tuple(
             fingerprint
             for fingerprint in done
-            if (sample_id, digest) not in done[fingerprint]
+            if wanted[fingerprint][row]
+            and (sample_id, digest) not in done[fingerprint]
             and (captioned or not caption[fingerprint])
             and (split != "calibration" or not control[fingerprint])  # a control has no use for these
         )
@@ -112,6 +118,7 @@ class Measurer:
         self.store, self.registry, self.environment = store, registry, environment
         self.fail_fast, self.outcome = fail_fast, Outcome()
         self.own: dict[str, float] = {}
+        self.pictures: dict[str, float] = {}
 
     def run(self, work: Sequence[Work], batch_size: int) -> Outcome:
         """Measure everything pending, batch by batch."""
@@ -138,14 +145,14 @@ class Measurer:
         """One batch, all attacks, one shard."""
         clock = _Clock()
         denoiser = self.target.denoiser
-        networks = (denoiser.rows, self.target.vae_rows, self.target.text_rows)
-        before = [(r.done, r.padding, r.seconds) for r in networks]
+        networks = self.target.networks
+        before = {name: (r.done, r.padding, r.seconds) for name, r in networks.items()}
         asked, backward = denoiser.asked.copy(), denoiser.backward.copy()
-        self.own = {}
+        self.own, self.pictures = {}, {}
         samples, images = self._open(samples)
         if not samples:
             return
-        batch = self._make_batch(samples, images)
+        batch = make_batch(samples, images, self.target, self.noise)
         clock.lap("load")
         found = [(a, self._timed(a, batch)) for a in planned if not a.control]
         arrays = {a.fingerprint: self._checked(a, terms, batch) for a, terms in found}  # leaves the device here
@@ -154,19 +161,20 @@ class Measurer:
             if attack.control:
                 arrays[attack.fingerprint] = self._checked(attack, self._timed(attack, batch), batch)
         clock.lap("controls")
-        spent = [
-            {"rows": r.done - b[0], "padding": r.padding - b[1], "seconds": r.seconds - b[2]}
-            for r, b in zip(networks, before, strict=True)
-        ]
+        spent = {
+            name: {"rows": r.done - b[0], "padding": r.padding - b[1], "seconds": r.seconds - b[2]}
+            for (name, r), b in zip(networks.items(), before.values(), strict=True)
+        }
         provenance = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "samples": len(samples),
             "rows": denoiser.rows.rows,
             "seconds": clock.seconds,
-            "networks": dict(zip(("denoiser", "vae", "text"), spent, strict=True)),
+            "networks": spent,
             "asked": {a.fingerprint: (denoiser.asked - asked)[a.label] for a in planned},
             "backward": {a.fingerprint: (denoiser.backward - backward)[a.label] for a in planned},
             "own": {a.fingerprint: self.own[a.label] for a in planned},  # host seconds in `measure`
+            "pictures": {a.fingerprint: self.pictures[a.label] for a in planned},  # of them, decoding and encoders
             "environment": self.environment,
         }
         if any(arrays.values()):
@@ -182,29 +190,17 @@ class Measurer:
                 self._fail_sample(sample.id, None, error)
         return [s for s, _ in opened], [i for _, i in opened]
 
-    def _make_batch(self, samples: Sequence[Sample], images: Sequence[Image]) -> Batch:
-        import torch
-
-        from mia_bench.batch import Batch, to_device
-        from mia_bench.images import to_pixels
-
-        self.target.forget()
-        pixels = np.stack([to_pixels(image, self.target.image_size) for image in images])
-        return Batch(
-            [s.id for s in samples],
-            [s.caption for s in samples],
-            images,
-            to_device(torch.from_numpy(pixels), torch.device(self.target.device)),
-            self.target,
-            self.noise,
-            [s.word_weights for s in samples],
-        )
-
     def _timed(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
-        began = time.perf_counter()
+        began, pictures = time.perf_counter(), self._seconds_of_pictures()
         terms = self._measure(planned, batch)
         self.own[planned.label] = time.perf_counter() - began
+        self.pictures[planned.label] = self._seconds_of_pictures() - pictures
         return terms
+
+    def _seconds_of_pictures(self) -> float:
+        """In networks that a query does not run: what only attacks that compare pictures pay for."""
+        shared = ("denoiser", "vae", "text")
+        return sum(rows.seconds for name, rows in self.target.networks.items() if name not in shared)
 
     def _measure(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
         """One attack on one batch; empty if it failed."""
@@ -275,6 +271,26 @@ class Measurer:
         if self.fail_fast:
             raise error
         self.outcome.samples[sample_id, label] = error.why or error.what
+
+
+def make_batch(samples: Sequence[Sample], images: Sequence[Image], target: Target, noise: NoiseSource) -> Batch:
+    """What attacks see of some samples; the target forgets the batch before."""
+    import torch
+
+    from mia_bench.batch import Batch, to_device
+    from mia_bench.images import to_pixels
+
+    target.forget()
+    pixels = np.stack([to_pixels(image, target.image_size) for image in images])
+    return Batch(
+        [s.id for s in samples],
+        [s.caption for s in samples],
+        images,
+        to_device(torch.from_numpy(pixels), torch.device(target.device)),
+        target,
+        noise,
+        [s.word_weights for s in samples],
+    )
 
 
 def _to_host(name: str, values: Any, count: int) -> NDArray[np.float64]:

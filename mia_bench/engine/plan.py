@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -14,6 +16,9 @@ from pydantic import BaseModel, ConfigDict
 
 from mia_bench.attack import Attack, Capability, Control, source_of
 from mia_bench.dataset import Dataset, Sample, Split
+from mia_bench.encoder import Encoder
+from mia_bench.engine.encoders import Resolve
+from mia_bench.engine.label import Label
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
@@ -39,6 +44,8 @@ class PlannedAttack(_Record):
     changed: tuple[str, ...]  # parameters the user set to other than the default or the preset
     queries: int
     caption: Literal["unused", "optional", "required"]
+    samples: int | None = None  # most of each class in each split
+    encoders: tuple[str, ...] = ()
     fingerprint: str  # identity of its measurements
     definition: str = ""  # the same without target, noise and precision: what must be equal in rows that are compared
 
@@ -75,6 +82,15 @@ class SampleTable(_Record):
     @property
     def is_member(self) -> NDArray[np.bool_]:
         return np.array([m is True for m in self.member], dtype=bool)
+
+    def first(self, count: int | None) -> NDArray[np.bool_]:
+        """The first `count` samples of each class in each split, bool `(N,)`; all if None."""
+        seen = Counter[tuple[Split, bool | None]]()
+        kept = []
+        for kind in zip(self.split, self.member, strict=True):
+            seen[kind] += 1
+            kept.append(count is None or seen[kind] <= count)
+        return np.array(kept, dtype=bool)
 
     def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Positives and negatives of a task, bool `(N,)` each."""
@@ -211,6 +227,7 @@ def make_plan(
     noise: str,
     dtype: str,
     latent: Literal["mode", "sample"],
+    encoder_of: Resolve,
     independent_noise: bool = False,
     reference_spec: str | None = None,
     command: str = "",
@@ -220,19 +237,33 @@ def make_plan(
     Raises:
         NothingError: No sample or no attack is left.
         UsageError: An attack asked for by name cannot run on this target or dataset.
+        UnavailableError: An encoder that it names is not at hand.
     """
     usable = _calibration_gap(samples)
     # A calibration split without both classes cannot calibrate anything, so it is not measured either.
     samples = [s for s in samples if s.split != "calibration" or usable is None]
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
-    attacks, skipped = [], []
+    attacks: list[PlannedAttack] = []
+    skipped = []
     of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
         attack = one.cls(one.params.resolved(target.meta.kind))
+        one = replace(one, label=str(Label.parse(one.label).of(attack)))  # an encoder may depend on the kind
+        if any(one.label == planned.label for planned in attacks):
+            continue  # named twice: by its own name, and by what that means here
         reason = _cannot_run(attack, target, samples, usable)
         if reason and one.named:
             raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
+        made_by_encoders = []
+        try:
+            for spec, offers in {} if reason else attack.encoders().items():
+                encoder = encoder_of(spec, offers, one.label)
+                made_by_encoders += [encoder.fingerprint, source_of(type(encoder), (Encoder,))]
+        except UnavailableError as error:
+            if one.named:
+                raise
+            reason = f"{error.why.partition(';')[0]}; `mia-bench describe {spec.partition(':')[0]}` says how to get it"
         if reason:
             skipped.append(Skipped(label=one.label, reason=reason))
             continue
@@ -241,6 +272,7 @@ def make_plan(
         made_by = [] if one.control else [*of_target, noise, dtype, latent, salt]
         if target.reference and Capability.REFERENCE in attack.needs():
             made_by += [target.reference.fingerprint, source_of(type(target.reference), (Target,))]
+        made_by += made_by_encoders
         attacks.append(
             PlannedAttack(
                 label=one.label,
@@ -251,7 +283,9 @@ def make_plan(
                 queries=attack.queries(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
-                definition=identity(one.cls, params, []),
+                definition=identity(one.cls, params, made_by_encoders),
+                samples=params.samples,
+                encoders=tuple(attack.encoders()),
             )
         )
     if not attacks or (skipped and all(a.control for a in attacks)):
@@ -296,7 +330,9 @@ def identity(cls: type[Attack], params: Any, made_by: Sequence[str]) -> str:
 
 def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str, ...]:
     """Parameters that differ from the label's own, for the reader of a table."""
-    own = cls.Params.model_validate(cls.presets.get(label.partition("@")[2], {})).resolved(kind)
+    parts = Label.parse(label)
+    own_values = {**cls.presets.get(parts.preset, {})} | ({"encoder": parts.encoder} if parts.encoder else {})
+    own = cls.Params.model_validate(own_values).resolved(kind)
     return tuple(name for name in cls.Params.model_fields if getattr(own, name) != getattr(params, name))
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,9 @@ from pydantic import ValidationError
 from mia_bench.attack import Attack
 from mia_bench.dataset import Dataset, Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
+from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import blaming
+from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, take
 from mia_bench.engine.select import Options, make_params, select
@@ -22,7 +25,7 @@ from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
 from mia_bench.result import MEMBERSHIP, Result, Task
-from mia_bench.store import Store
+from mia_bench.store import ARTIFACTS, Store
 from mia_bench.target import Target
 
 DEFAULT_DATASET = "fluent-emoji"
@@ -55,6 +58,8 @@ class RunOptions:
     noise: Path | None = None
     out: Path | None = None
     fail_fast: bool = False
+    full: bool = False  # published settings where `all` would take the dataset's own preset
+    artifacts: int = 0  # pictures of so many of the highest, median and lowest scores
     positives: Literal["members", "memorised"] = "members"
     negatives: Literal["nonmembers", "members"] | None = None  # those that suit the positives
     options: Options = field(default_factory=dict)
@@ -71,6 +76,7 @@ class Prepared:
     noise: NoiseSource
     attacks: Mapping[str, Attack]
     store: Store
+    encoders: Mapping[str, Encoder] = field(default_factory=dict)
     tasks: tuple[Task, ...] = (MEMBERSHIP,)
 
 
@@ -82,7 +88,6 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     """
     if options.device and not USUAL_DEVICES.fullmatch(options.device):
         open_device(options.device)  # imports torch, so usual names wait until there is something to measure
-    selected = select(registry, options.attacks, options.keyword, options.options)
     asked = options.dataset or (f"of {options.target}" if options.target else DEFAULT_DATASET)
     with blaming("dataset", asked, registry.datasets.get(asked.partition(":")[0], Dataset)):
         named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
@@ -96,6 +101,9 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
             _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)
+    preset = "" if options.full else dataset.meta.preset
+    selected = select(registry, options.attacks, options.keyword, options.options, preset)
+    encoder_of = resolver(registry, target.meta.kind)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
@@ -110,13 +118,20 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         noise=noise.identity,
         dtype=options.dtype,
         latent=options.latent,
+        encoder_of=encoder_of,
         independent_noise=options.independent_noise,
         reference_spec=options.reference,
         command=options.command,
     )
     store = Store(options.out or default_folder(named, spec, options.seed))
     tasks = tasks_of(plan, options.positives, options.negatives)
-    return Prepared(plan, {s.id: s for s in samples}, target, noise, instances(registry, plan), store, tasks)
+    attacks = instances(registry, plan)
+    encoders = {
+        spec: encoder_of(spec, offers, label)
+        for label, attack in attacks.items()
+        for spec, offers in attack.encoders().items()
+    }
+    return Prepared(plan, {s.id: s for s in samples}, target, noise, attacks, store, encoders, tasks)
 
 
 def run(registry: Registry, options: RunOptions) -> Result:
@@ -141,23 +156,14 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
         prepared.store.set_aside_damaged()
         prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
         # Earlier scores may be of another plan; a run that is stopped must not leave them as its result.
-        prepared.store.remove("results.json", "scores.parquet")
+        prepared.store.remove("results.json", "scores.parquet", ARTIFACTS)
         work = pending(prepared.plan, prepared.samples, prepared.store)
         outcome = None
         if work:
             from mia_bench.engine.provenance import environment
 
-            device = open_device(options.device)
-            threads = options.threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
-            with blaming("target", prepared.plan.target, type(prepared.target)):
-                prepared.target.open(
-                    device=device,
-                    dtype=options.dtype,
-                    rows=options.rows,
-                    threads=threads,
-                    share=options.share,
-                    latent=options.latent,
-                )
+            asking = {spec for group in work for attack in group.attacks for spec in attack.encoders}
+            size = _open_target(prepared, options, asking)
             measurer = Measurer(
                 prepared.plan,
                 prepared.attacks,
@@ -165,16 +171,56 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
                 prepared.noise,
                 prepared.store,
                 registry,
-                environment(device),
+                environment(prepared.target.device),
                 options.fail_fast,
             )
-            outcome = measurer.run(work, options.batch or default_batch(prepared.target, threads))
+            outcome = measurer.run(work, size)
         else:
             stored = len(prepared.plan.samples.id)
             registry.run_started(RunStarted((), 0, stored, 0, str(prepared.store.folder)))
             registry.run_finished(RunFinished(0, 0.0))
         prepared.store.compact()
-        return score_run(prepared.plan, prepared.attacks, prepared.store, outcome, tasks=prepared.tasks)
+        results = score_run(prepared.plan, prepared.attacks, prepared.store, outcome, tasks=prepared.tasks)
+        if options.artifacts:
+            _explain(prepared, options)
+        return results
+
+
+def _open_target(prepared: Prepared, options: RunOptions, encoders: Collection[str]) -> int:
+    """Load the target with these encoders; returns the samples per batch."""
+    target = prepared.target
+    target.encoders = {spec: encoder for spec, encoder in prepared.encoders.items() if spec in encoders}
+    threads = options.threads or min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    with blaming("target", prepared.plan.target, type(target)):
+        target.open(
+            device=open_device(options.device),
+            dtype=options.dtype,
+            rows=options.rows,
+            threads=threads,
+            share=options.share,
+            latent=options.latent,
+        )
+    return options.batch or default_batch(target, threads)
+
+
+def _explain(prepared: Prepared, options: RunOptions) -> None:
+    """Save pictures; what cannot be made is said, and costs nothing else."""
+    from mia_bench.engine.artifacts import explain
+
+    explained = [a for a in prepared.attacks.values() if type(a).artifacts is not Attack.artifacts]
+    size = _open_target(prepared, options, {spec for attack in explained for spec in attack.encoders()})
+    failed = explain(
+        prepared.plan,
+        prepared.attacks,
+        prepared.samples,
+        prepared.target,
+        prepared.noise,
+        prepared.store,
+        options.artifacts,
+        size,
+    )
+    for label, why in failed.items():
+        logging.getLogger("mia_bench").warning("no pictures of %s: %s", label, why)
 
 
 def default_batch(target: Target, threads: int) -> int:

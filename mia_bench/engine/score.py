@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mia_bench.attack import Attack, Control, Measured, Scores
 from mia_bench.engine.blame import fault
 from mia_bench.engine.cost import Ledger
+from mia_bench.engine.label import Label
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
@@ -108,10 +109,10 @@ def scores_table(plan: Plan, found: Mapping[str, Scored | Unscored]) -> pa.Table
     columns: dict[str, list[Any]] = defaultdict(list)
     samples = plan.samples
     for label, scores in _scored(found).items():
-        attack, _, preset = label.partition("@")
+        parts = Label.parse(label)
         for row, value in zip(scores.rows, scores.values, strict=True):
-            columns["attack"].append(attack)
-            columns["preset"].append(preset)
+            columns["attack"].append(parts.unset)
+            columns["preset"].append(parts.preset)
             columns["sample_id"].append(samples.id[row])
             columns["split"].append(samples.split[row])
             columns["label"].append(samples.member[row])
@@ -128,7 +129,11 @@ def _scored(found: Mapping[str, Scored | Unscored]) -> dict[str, Scored]:
 def _score(
     plan: Plan, planned: PlannedAttack, attack: Attack, found: NDArray[np.bool_], terms: Terms, task: Task
 ) -> Scored:
-    samples, rows = plan.samples, np.flatnonzero(found)
+    samples = plan.samples
+    if planned.samples is not None:  # a fuller run may have left more
+        wanted = samples.first(planned.samples)
+        terms, found = {name: values[wanted[found]] for name, values in terms.items()}, found & wanted
+    rows = np.flatnonzero(found)
     if not len(rows):
         raise MiaBenchError("no sample was measured")
     if planned.control:  # controls see the labels of the samples they score
@@ -243,7 +248,8 @@ def _failures(plan: Plan, found: Mapping[str, Scored | Unscored], outcome: Outco
         if attack.control or attack.label not in scored:
             continue
         said = bare | {s for s, a in outcome.samples if a in (None, under)}
-        missing = set(ids) - {ids[row] for row in scored[attack.label].rows} - said
+        wanted = {ids[row] for row in np.flatnonzero(plan.samples.first(attack.samples))}
+        missing = wanted - {ids[row] for row in scored[attack.label].rows} - said
         failures += [Failure(sample=i, attack=attack.label, reason=missing_why) for i in sorted(missing)]
     return failures
 

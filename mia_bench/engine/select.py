@@ -1,21 +1,23 @@
-"""Which attacks a user means: `all`, names, `name@preset`, globs, keyword expressions and options."""
+"""Which attacks a user means: `all`, names, `name[encoder]@preset`, globs, keyword expressions and options."""
 
 from __future__ import annotations
 
 import fnmatch
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
 from mia_bench.attack import Attack, Control
+from mia_bench.engine.label import Label
 from mia_bench.errors import NothingError, UsageError
 from mia_bench.plugins import Registry, suggest
 
 Options = Mapping[str, Mapping[str, Any]]  # attack name or label -> parameter -> value
+GLOB = re.compile(r"[*?]")
 
 
 @dataclass(frozen=True)
@@ -33,60 +35,88 @@ class Selected:
 
 
 def select(
-    registry: Registry, pattern: str = "all", keyword: str | None = None, options: Options | None = None
+    registry: Registry,
+    pattern: str = "all",
+    keyword: str | None = None,
+    options: Options | None = None,
+    preset: str = "",
 ) -> list[Selected]:
     """The attacks that a pattern names, and every control.
 
     Args:
         registry: All plugins.
-        pattern: `all` (each attack's default), or names, `name@preset` and globs joined by commas. A glob without @
-            matches names; one with @ matches presets too.
+        pattern: `all` (each attack once), or names, `name[encoder]@preset` and globs joined by commas. A glob without
+            @ matches names; one with @ matches presets too.
         keyword: Keeps attacks whose label, access level or summary satisfies it, e.g. `pia and not pian`.
         options: Parameters set by the user.
+        preset: What `all` takes of an attack that offers it, instead of its defaults; with `quick` go the presets
+            `quick-...`, which are of the same measurement.
 
     Raises:
         UsageError: Unknown name, preset or parameter, or a value out of range.
         BrokenPluginError: A name belongs to a broken plugin.
     """
-    options = options or {}
+    known = {
+        alias: Label.parse(whole).name for cls in registry.attacks.values() for alias, whole in cls.aliases.items()
+    }
+    options = {known.get(key, key): values for key, values in (options or {}).items()}
     attacks = {n: c for n, c in sorted(registry.attacks.items()) if not issubclass(c, Control)}
     controls = {n: c for n, c in sorted(registry.attacks.items()) if issubclass(c, Control)}
-    chosen: dict[str, bool] = {}
+    chosen: dict[Label, bool] = {}
     only_controls = False
     for part in filter(None, (p.strip() for p in pattern.split(","))):
         if part == "all":
-            found = list(attacks)
-        elif any(c in part for c in "*?["):
-            labels = attacks if "@" not in part else [f"{n}@{p}" for n, c in attacks.items() for p in c.presets]
-            found = [label for label in labels if fnmatch.fnmatchcase(label, part)]
+            found = [Label(n, preset=own) for n, c in attacks.items() for own in _family(preset, c) or [""]]
+        elif GLOB.search(part):
+            texts = attacks if "@" not in part else [f"{n}@{p}" for n, c in attacks.items() for p in c.presets]
+            found = [Label.parse(text) for text in texts if fnmatch.fnmatchcase(text, part)]
             if not found:
                 raise NothingError(f"--attacks {part}", "it matches no attack", "`mia-bench list attacks` shows all")
         else:
-            cls = attack_of(registry, part)
-            only_controls |= issubclass(cls, Control)
-            found = [] if issubclass(cls, Control) else [part]  # controls run anyway
+            label = label_of(registry, part)
+            control = issubclass(registry.attack(label.name), Control)
+            only_controls |= control
+            found = [] if control else [label]  # controls run anyway
         for label in found:
-            chosen[label] = chosen.get(label, False) or (part == label)
+            chosen[label] = chosen.get(label, False) or not (part == "all" or GLOB.search(part))
     if keyword:
         chosen = {label: named for label, named in chosen.items() if matches(keyword, _text(registry, label))}
     if chosen or only_controls:
         for name, cls in controls.items():
-            chosen.update(dict.fromkeys([name, *(f"{name}@{p}" for p in cls.presets)], False))
+            chosen.update(dict.fromkeys([Label(name), *(Label(name, preset=p) for p in cls.presets)], False))
     _check_targets_of(options, registry, chosen)
-    return [_selected(registry, label, named, options) for label, named in chosen.items()]
+    selected: dict[str, Selected] = {}
+    for label, named in chosen.items():
+        one = _selected(registry, label, named, options)
+        selected[one.label] = replace(one, named=named or (one.label in selected and selected[one.label].named))
+    return list(selected.values())
+
+
+def label_of(registry: Registry, text: str) -> Label:
+    """The row that a user names, aliases resolved.
+
+    Raises:
+        UsageError: Unknown name or preset, or an encoder for an attack that has none.
+    """
+    given = Label.parse(text)
+    known = {alias: whole for cls in registry.attacks.values() for alias, whole in cls.aliases.items()}
+    label = replace(Label.parse(known[given.name]), preset=given.preset) if given.name in known else given
+    cls = registry.attack(label.name)
+    if label.preset and label.preset not in cls.presets:
+        fix = f"`mia-bench describe {label.name}`"
+        raise UsageError(f"unknown preset {text!r}", suggest(label.preset, cls.presets), fix)
+    if label.encoder and "encoder" not in cls.Params.model_fields:
+        raise UsageError(f"attack {text!r}", f"{label.name} names no encoder", f"write {label.bare}")
+    return label
 
 
 def attack_of(registry: Registry, label: str) -> type[Attack]:
-    """The attack that `name` or `name@preset` means.
+    """The attack that a label means.
 
     Raises:
-        UsageError: Unknown name or preset.
+        UsageError: As `label_of`.
     """
-    name, at, preset = label.partition("@")
-    cls = registry.attack(name)
-    if at and preset not in cls.presets:
-        raise UsageError(f"unknown preset {label!r}", suggest(preset, cls.presets), f"`mia-bench describe {name}`")
-    return cls
+    return registry.attack(label_of(registry, label).name)
 
 
 def parse_options(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -161,9 +191,13 @@ def _listed(value: Any) -> Any:
 
 def make_params(cls: type[Attack], label: str, options: Options) -> Any:
     """Validated parameters of one label. A preset is frozen: options for the name do not change what it sets."""
-    name, _, preset = label.partition("@")
-    frozen = cls.presets.get(preset, {})
-    given = {**options.get(name, {}), **frozen, **options.get(label, {})}
+    parts = Label.parse(label)
+    name, frozen = parts.name, dict(cls.presets.get(parts.preset, {}))
+    if parts.encoder:
+        frozen["encoder"] = parts.encoder
+    given = {**options.get(name, {}), **frozen}
+    for key in dict.fromkeys([parts.bare, label]):
+        given |= options.get(key, {}) if key != name else {}
     for parameter, field in cls.Params.model_fields.items():
         if parameter in given and tuple in (get_origin(field.annotation), *map(get_origin, get_args(field.annotation))):
             given[parameter] = _listed(given[parameter])
@@ -183,24 +217,31 @@ def make_params(cls: type[Attack], label: str, options: Options) -> Any:
         raise UsageError(f"option {label}.{parameter}", why, f"`mia-bench describe {name}` lists parameters") from None
 
 
-def _selected(registry: Registry, label: str, named: bool, options: Options) -> Selected:
-    cls = registry.attack(label.partition("@")[0])
-    return Selected(label, cls, make_params(cls, label, options), named)
+def _selected(registry: Registry, label: Label, named: bool, options: Options) -> Selected:
+    cls = registry.attack(label.name)
+    params = make_params(cls, str(label), options)
+    return Selected(str(label.of(cls(params))), cls, params, named)
 
 
-def _check_targets_of(options: Options, registry: Registry, chosen: Mapping[str, bool]) -> None:
-    names = {label.partition("@")[0] for label in chosen}
+def _family(preset: str, cls: type[Attack]) -> list[str]:
+    return [own for own in cls.presets if preset and (own == preset or own.startswith(f"{preset}-"))]
+
+
+def _check_targets_of(options: Options, registry: Registry, chosen: Collection[Label]) -> None:
+    names, bare = {label.name for label in chosen}, {label.bare for label in chosen}
     for key in options:
-        registry.attack(key.partition("@")[0])
-        if key not in chosen and key not in names:
+        registry.attack(Label.parse(key).name)
+        if key not in bare and key not in names and key not in map(str, chosen):
             raise UsageError(f"option for {key!r}", "that attack is not selected", f"add it: --attacks ...,{key}")
-        rows = [label for label in chosen if label.partition("@")[0] == key]
+        rows = [label for label in chosen if label.name == key]
+        presets = registry.attack(Label.parse(key).name).presets
         for parameter in options[key]:
-            if rows and all(parameter in registry.attack(key).presets.get(r.partition("@")[2], {}) for r in rows):
-                why = f"no selected row reads it: a preset fixes it in {', '.join(rows)}"
+            fixed = (parameter in presets.get(r.preset, {}) or (parameter == "encoder" and r.encoder) for r in rows)
+            if rows and all(fixed):
+                why = f"no selected row reads it: it is fixed in {', '.join(map(str, rows))}"
                 raise UsageError(f"option {key}.{parameter}", why, f"add {key} to --attacks")
 
 
-def _text(registry: Registry, label: str) -> str:
-    meta = registry.attack(label.partition("@")[0]).meta
+def _text(registry: Registry, label: Label) -> str:
+    meta = registry.attack(label.name).meta
     return f"{label} {meta.access} {meta.summary}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.attack import Attack, Control
+from mia_bench.engine.encoders import at_hand
+from mia_bench.engine.label import Label
 from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
 from mia_bench.report.parameters import parameters, value_text
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> None:
-    """Print attacks, datasets, targets and plugins."""
+    """Print attacks, datasets, targets, encoders and plugins."""
     content = {kind: _LISTERS[kind](registry) for kind in kinds}
     if as_json:
         print(json_text(content))
@@ -40,16 +42,18 @@ def show_description(registry: Registry, name: str, as_json: bool) -> None:
 
 
 def _described(registry: Registry, name: str) -> dict[str, Any]:
-    base = name.partition("@")[0].partition(":")[0]
-    if base in registry.attacks:
+    base = Label.parse(name).name.partition(":")[0]
+    aliases = {alias for cls in registry.attacks.values() for alias in cls.aliases}
+    if base in registry.attacks or base in aliases:
         return _attack(attack_of(registry, name))
-    if base in registry.datasets or base in registry.targets:
-        return _meta(registry.datasets.get(base) or registry.targets[base])
+    for book in (registry.datasets, registry.targets, registry.encoders):
+        if base in book:
+            return _meta(book[base])
     broken = next((p for p in registry.broken if p.name == base), None)
     if broken is None:
         from mia_bench.plugins import suggest
 
-        known = [*registry.attacks, *registry.datasets, *registry.targets]
+        known = [*registry.attacks, *registry.datasets, *registry.targets, *registry.encoders]
         raise UsageError(f"unknown name {name!r}", suggest(base, known), "`mia-bench list` shows all names")
     content = {"plugin": broken.name, "origin": broken.origin, "status": "broken", "error": broken.error}
     return {**content, "traceback": broken.trace}
@@ -111,6 +115,19 @@ def _targets(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
+def _encoders(registry: Registry) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name + (cls.meta.takes and ":" + cls.meta.takes),
+            "offers": sorted(map(str, cls.meta.offers)),
+            "at hand": "yes" if at_hand(cls) else "no",
+            "source": cls.meta.source,
+            "summary": cls.meta.summary,
+        }
+        for name, cls in sorted(registry.encoders.items())
+    ]
+
+
 def _plugins(registry: Registry) -> list[dict[str, Any]]:
     return [
         {"name": p.name, "origin": p.origin, "status": p.status, "provides": p.provides, "error": p.error}
@@ -118,7 +135,13 @@ def _plugins(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
-_LISTERS = {"attacks": _attacks, "datasets": _datasets, "targets": _targets, "plugins": _plugins}
+_LISTERS = {
+    "attacks": _attacks,
+    "datasets": _datasets,
+    "targets": _targets,
+    "encoders": _encoders,
+    "plugins": _plugins,
+}
 
 
 def _attack(cls: type[Attack]) -> dict[str, Any]:
@@ -132,7 +155,7 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
 
 def _meta(cls: Any) -> dict[str, Any]:
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
-    for name in ("needs", "capabilities", "pipelines"):  # sets: their order varies between processes
+    for name in ("needs", "capabilities", "pipelines", "offers"):  # sets: their order varies between processes
         if name in content:
             content[name] = sorted(content[name])
     about = (cls.__doc__ or "").split("\n\n")[0]

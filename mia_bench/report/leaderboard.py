@@ -19,6 +19,7 @@ from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
     "attack",
+    "N",
     "AUC [95 %]",
     "over seeds",
     "TPR@1%FPR",
@@ -29,7 +30,7 @@ HEADERS = (
     "per image",
     "notes",
 )
-ALIGN = ("left", "right", "right", "right", "right", "right", "left", "right", "right", "left")
+ALIGN = ("left", "right", "right", "right", "right", "right", "right", "left", "right", "right", "left")
 SAME = (
     "dataset_revision",
     "target_fingerprint",
@@ -49,6 +50,7 @@ Written by `mia-bench leaderboard` from the recorded results in `{folder}`; not 
 - **AUC** and the other metrics are of the lowest seed, with 95 % intervals over images; **over seeds** is the mean ± \
 standard deviation of the AUC over noise seeds (how many), on the same images. Neither says how another training of \
 the same recipe would vary.
+- **N** is the number of audit images; presets called `quick` measure fewer.
 - **TPR@1%FPR** is in percent, with the false-positive rate realised; `!`: few false positives behind it, too unsteady \
 to rank by.
 - **ASR\\*** is the largest accuracy (percent) over thresholds chosen on the audit set itself: optimistic.
@@ -148,7 +150,7 @@ def _auc(row: Row) -> float:
 
 def _cells(row: Row, results: Sequence[Result]) -> list[str]:
     if row.evaluation is None:
-        return [markdown(row.label), "–", "", "", "", "", row.status, "", "", markdown(row.reason or "")]
+        return [markdown(row.label), "0", "–", "", "", "", "", row.status, "", "", markdown(row.reason or "")]
     same = [other.evaluation for result in results for other in result.rows if other.label == row.label]
     each = [evaluation.auc.value for evaluation in same if evaluation and evaluation.auc.value is not None]
     seeds = f"{mean(each):.3f} ± {stdev(each):.3f} ({len(each)})" if len(each) > 1 and not row.control else ""
@@ -157,6 +159,7 @@ def _cells(row: Row, results: Sequence[Result]) -> list[str]:
     notes += [f"{name} {value:.3g}" for name, value in row.fitted.items() if name not in row.changed]
     return [
         markdown(row.label),
+        str(row.n),
         interval(row.evaluation.auc),
         seeds,
         tail(row.evaluation.tpr_at_1),

@@ -10,6 +10,7 @@ from mia_bench.report.text import printable
 SPAN = re.compile(r"`([^`\n]+)`")
 LISTS = re.compile(r"^(\s*)([-+]|\d+[.)])(?=\s|$)")  # what would start a list at the head of a paragraph
 DOI = re.compile(r"doi:(10\.\d+/[\w.;/-]+)", re.ASCII)
+OPENREVIEW = re.compile(r"openreview:(\w+)")
 ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5}|[a-z-]+/\d{7})(v\d+)?", re.ASCII)
 
 
@@ -41,11 +42,13 @@ def fenced(text: object) -> str:
 
 
 def paper_link(paper: str) -> str:
-    """An arXiv id or a DOI as a link, anything else as text."""
+    """An arXiv id, a DOI or a page of OpenReview as a link, anything else as text."""
     if found := ARXIV.fullmatch(paper):
         return f"[{paper}](https://arxiv.org/abs/{found[1]}{found[2] or ''})"
     if found := DOI.fullmatch(paper):
         return f"[{markdown(paper)}](https://doi.org/{found[1]})"
+    if found := OPENREVIEW.fullmatch(paper):
+        return f"[{markdown(paper)}](https://openreview.net/forum?id={found[1]})"
     return markdown(paper)
 
 

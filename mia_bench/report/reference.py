@@ -35,7 +35,7 @@ def show_markdown(registry: Registry, name: str) -> None:
     """
     if name == "all":
         print(attacks_page(registry), end="")
-    elif name in registry.datasets or name in registry.targets:
+    elif name in registry.datasets or name in registry.targets or name in registry.encoders:
         raise UsageError(f"{name} as Markdown", "only attacks have that", "leave out --markdown")
     else:
         print(attack_section(attack_of(registry, name)), end="")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mia_bench.attack import PARTIAL
 from mia_bench.errors import ExitStatus
 from mia_bench.metrics import Metric
 from mia_bench.report.text import json_text, printable, seconds_text, table
 from mia_bench.result import MEMBERSHIP, Result, Row
 
 METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
+SHORT = {PARTIAL: "partial spec"}  # tags that would make every row wider than a screen
 SHOWN, LINES = 3, 12  # samples named for a reason; reasons printed
 
 
@@ -50,6 +52,8 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append("! few false positives behind the figure: too unsteady to rank by")
     if any("transductive" in r.tags for r in ok):
         said.append("transductive: scaled by the unlabelled audit scores, so a score depends on the other samples")
+    if any(PARTIAL in r.tags for r in ok):
+        said.append(f"{SHORT[PARTIAL]}: {PARTIAL}; `mia-bench describe NAME` says what is ours")
     if result.task != MEMBERSHIP:
         said.append("what attacks fit on a calibration set, they fit for membership; no threshold is carried over")
     if result.calibration:
@@ -153,7 +157,8 @@ def _cells(row: Row) -> list[object]:
     if row.evaluation is None:
         return [row.label, 0, row.status, "", "", "", "", ""]
     e = row.evaluation
-    marks = [f"{name}={row.params[name]}" for name in row.changed] + [*row.tags]
+    marks = [f"{name}={row.params[name]}" for name in row.changed]
+    marks += [SHORT.get(tag, tag) for tag in row.tags]
     marks += [f"{name} {value:.3g}" for name, value in row.fitted.items() if name not in row.changed]
     if row.control:
         marks.append("control")

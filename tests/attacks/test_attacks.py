@@ -13,7 +13,7 @@ from mia_bench.diffusion.captions import thirds, without_important
 from mia_bench.diffusion.noise import KeyedNoise
 from mia_bench.diffusion.schedule import Schedule
 from mia_bench.errors import SampleError
-from mia_bench_plugins.attacks.clid import RATES, CLiD, best_alpha, robust
+from mia_bench_plugins.attacks.clid import RATES, CLiD, best_alpha
 from mia_bench_plugins.attacks.loss import Loss
 from mia_bench_plugins.attacks.mc import MonteCarlo
 from mia_bench_plugins.attacks.pia import PIA
@@ -206,12 +206,6 @@ def test_best_alpha_follows_the_informative_term(informative, low, high):
     terms[informative] = member + rng.normal(0, 0.01, 400)
     calibration = measured({"losses": np.zeros((400, 1, 2))}, member=member)
     assert low <= best_alpha(terms["discrepancy"], terms["likelihood"], calibration) <= high
-
-
-def test_robust_scaling():
-    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert robust(values, values).tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
-    assert np.isfinite(robust(values, np.ones(5))).all()
 
 
 @pytest.mark.parametrize("caption", ["", "a", "ab", "abc", "a red disc", "emoji \U0001f600 in words"])

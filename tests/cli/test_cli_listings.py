@@ -52,14 +52,20 @@ def test_every_command_has_help(cli, name):
 def test_list_shows_everything(cli):
     done = cli("list")
     assert (done.status, done.err) == (0, "")
-    assert [line for line in done.out.splitlines() if line.isupper()] == ["ATTACKS", "DATASETS", "TARGETS", "PLUGINS"]
+    assert [line for line in done.out.splitlines() if line.isupper()] == [
+        "ATTACKS",
+        "DATASETS",
+        "TARGETS",
+        "ENCODERS",
+        "PLUGINS",
+    ]
     for name in (*NAMES, "fluent-emoji", "folder", "emoji-realworld", "stable-diffusion"):
         assert name in done.out
 
 
 def test_list_as_json(cli):
     found = json.loads(cli("list", "--json").out)
-    assert list(found) == ["attacks", "datasets", "targets", "plugins"]
+    assert list(found) == ["attacks", "datasets", "targets", "encoders", "plugins"]
     assert {a["name"] for a in found["attacks"]} == set(Registry.load().attacks) > set(NAMES)
     assert {p["status"] for p in found["plugins"]} == {"ok"}
     assert list(json.loads(cli("list", "targets", "--json").out)) == ["targets"]
@@ -86,7 +92,7 @@ def test_describe_shows_parameters_presets_and_cost(cli):
         assert part in text
     described = json.loads(cli("describe", "clid", "--json").out)
     stages = {p["name"]: p["stage"] for p in described["parameters"]}
-    assert stages == {"t": "measure", "reduction": "measure", "alpha": "score"}
+    assert stages == {"samples": "plan", "t": "measure", "reduction": "measure", "alpha": "score"}
     assert described["queries"] == "15"
 
 
@@ -150,7 +156,7 @@ def test_an_attack_says_all_that_a_reader_needs(name):
     meta = cls.meta
     assert meta.name == name
     assert meta.summary and not meta.summary.endswith(".") and "\n" not in meta.summary
-    assert meta.paper.startswith(("arXiv:", "doi:")) and meta.citation
+    assert meta.paper.startswith(("arXiv:", "doi:", "openreview:")) and meta.citation
     assert cls.__doc__ and sys.modules[cls.__module__].__doc__
     assert meta.paper.split(":")[1] in sys.modules[cls.__module__].__doc__, "the module cites the paper"
     assert (meta.access == "none") == issubclass(cls, Control)

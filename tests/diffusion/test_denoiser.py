@@ -311,6 +311,16 @@ def test_descent_does_not_depend_on_companions():
         assert torch.equal(alone[0], whole[i])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_descent_takes_as_many_samples_at_a_time_as_a_call_has_rows(threads):
+    whole = make().descend(torch.zeros(4, 2), quadratic(), steps=60, lr=0.02, tolerance=1e-3)
+    log: list[list[int]] = []
+    found = make(3, threads).descend(torch.zeros(4, 2), quadratic(log), steps=60, lr=0.02, tolerance=1e-3)
+    assert torch.equal(found, whole)
+    assert {tuple(rows) for rows in log} <= {(0, 1, 2), (0, 2), (1, 2), (0, 1), (0,), (1,), (2,), (3,)}
+    assert [0, 1, 2] in log and [3] in log
+
+
 def test_descent_leaves_its_start_alone():
     start = named("x", b=4)
     before = torch.Tensor(start).clone()

@@ -67,7 +67,7 @@ def test_only_what_was_named_must_run(installed):
         ("piaa", "did you mean pia"),
         ("PIA", "unknown attack 'PIA'"),
         ("pia@t40", "did you mean t400"),
-        ("pia@", "unknown preset 'pia@'"),
+        ("pia@", "unknown attack 'pia@'"),
         ("loss@x", "known: none"),
         ("pia,nope", "unknown attack 'nope'"),
     ],

@@ -36,7 +36,8 @@ def folder(results, tmp_path):
 def cells(page, section, label):
     part = page.split(f"## {section}\n")[1].split("## ")[0]
     line = next(line for line in part.splitlines() if line.startswith(f"| {label} "))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    found = [cell.strip() for cell in line.strip("|").split("|")]
+    return [found[0], *found[2:]]  # without N
 
 
 def test_one_section_for_each_dataset_and_target(folder):
@@ -59,11 +60,14 @@ def test_a_row_shows_the_lowest_seed_and_the_spread_over_seeds(folder, results):
 
 def test_rows_are_sorted_by_auc_with_blind_beside_and_below(folder):
     part = leaderboard(folder).split("## given × tiny\n")[1].split("\n\n")[0].strip()
-    rows = [[c.strip() for c in line.strip("|").split("|")] for line in part.splitlines()[2:]]
-    attacks = [row for row in rows if row[6] != "control"]
+    header, _, *lines = part.splitlines()
+    names = [cell.strip() for cell in header.strip("|").split("|")]
+    rows = [dict(zip(names, (c.strip() for c in line.strip("|").split("|")), strict=True)) for line in lines]
+    attacks = [row for row in rows if row["clears"] != "control"]
     assert rows[: len(attacks)] == attacks, "controls come last"
-    assert len(attacks) == 3 and all(0.5 <= float(row[5]) <= 1 and row[6] in ("yes", "no") for row in attacks)
-    values = [float(row[1].split()[0]) for row in attacks]
+    assert len(attacks) == 3 and {row["N"] for row in rows} == {"40"}
+    assert all(0.5 <= float(row["blind"]) <= 1 and row["clears"] in ("yes", "no") for row in attacks)
+    values = [float(row["AUC [95 %]"].split()[0]) for row in attacks]
     assert values == sorted(values, reverse=True)
 
 

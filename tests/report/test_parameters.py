@@ -46,4 +46,5 @@ def test_types_defaults_and_meanings(name, kind, default, meaning):
 
 
 def test_an_attack_without_parameters():
-    assert parameters(Plain) == []
+    assert [p["name"] for p in parameters(Plain)] == ["samples"], "what every attack has, with its meaning"
+    assert parameters(Plain)[0]["meaning"] and parameters(Plain)[0]["stage"] == "plan"

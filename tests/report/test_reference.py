@@ -29,7 +29,7 @@ def test_a_section_says_all_there_is_to_know(name):
     assert cls.meta.equation and f"\n{meta.equation}\n" in section
     for text in (prose(meta.citation), f"- captions: {meta.caption}", f"- calibration set: {meta.calibration}"):
         assert text in section
-    assert f"](https://arxiv.org/abs/{meta.paper.removeprefix('arXiv:')})" in section
+    assert paper_link(meta.paper) in section and "](https://" in paper_link(meta.paper)
     for label in [name, *(f"{name}@{preset}" for preset in cls.presets)]:
         assert f"| `{label}` |" in section
     for parameter in cls.Params.model_fields:
@@ -93,6 +93,7 @@ def test_what_strangers_write_is_shown_and_does_nothing():
 
 def test_papers_are_links_where_their_address_is_known():
     assert paper_link("arXiv:2305.18355") == "[arXiv:2305.18355](https://arxiv.org/abs/2305.18355)"
+    assert paper_link("openreview:vwOq7twk7L") == "[openreview:vwOq7twk7L](https://openreview.net/forum?id=vwOq7twk7L)"
     assert paper_link("doi:10.1145/3576915.3616652").endswith("](https://doi.org/10.1145/3576915.3616652)")
     assert paper_link("none") == "none"
 

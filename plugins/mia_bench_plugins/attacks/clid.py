@@ -10,6 +10,7 @@ from pydantic import Field
 from mia_bench import Access, Attack, Capability, Measured, Meta, Scores, Timestep, hookimpl, scoring
 from mia_bench.diffusion.captions import disturbed, thirds, without_important, word_weights
 from mia_bench.diffusion.reduce import power_mean
+from mia_bench.fit import TRANSDUCTIVE, robust
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class CLiD(Attack):
             alpha = UNCALIBRATED_ALPHA if calibration is None else best_alpha(*self.terms(calibration), calibration)
         return Scores(
             alpha * discrepancy + (1 - alpha) * likelihood,
-            tags=("transductive",) if calibration is None else (),
+            tags=(TRANSDUCTIVE,) if calibration is None else (),
             fitted={"alpha": float(alpha)},
         )
 
@@ -127,13 +128,6 @@ class CLiD(Attack):
         """mean_i D_i and L, each `(N,)`."""
         losses = measured["losses"].mean(axis=1)  # (N, captions)
         return losses[:, 1:].mean(axis=1) - losses[:, 0], -losses[:, 0]
-
-
-def robust(values: NDArray[np.float64], fitted_on: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(value - median) / interquartile range, both of `fitted_on`."""
-    low, middle, high = np.percentile(fitted_on, [25, 50, 75])
-    scaled: NDArray[np.float64] = (values - middle) / max(high - low, 1e-12)
-    return scaled
 
 
 def best_alpha(discrepancy: NDArray[np.float64], likelihood: NDArray[np.float64], calibration: Measured) -> float:

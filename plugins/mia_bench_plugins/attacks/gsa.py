@@ -65,6 +65,7 @@ class GSA(Attack):
         backward: Literal["once", "each"] = "once"
 
     presets = {
+        "quick": {"samples": 75},
         "gsa2": {"backward": "each"},
         "copymark": {"t": tuple(range(951, 0, -50))},
         "copymark-gsa2": {"t": tuple(range(951, 0, -50)), "backward": "each"},

@@ -78,7 +78,7 @@ class NoiseProbe(Attack):
         up, down = levels(base, p.inversion_steps), levels(target, p.steps)[::-1]
         *_, noise = walk(base, batch.x0, up, given, null, guidance=p.inversion_guidance, label=p.label)
         *_, made = walk(target, noise, down, batch.condition, batch.null, guidance=p.guidance)
-        image = target.decode(made).clamp(-1, 1)
+        image = target.shown(made)
         return {"image": power_sum(image - batch.pixels), "latent": power_sum(plain(made) - plain(batch.x0))}
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:

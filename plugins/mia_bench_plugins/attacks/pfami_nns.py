@@ -66,7 +66,11 @@ class PFAMINNs(PFAMI):
         seed: int = scoring(0, ge=0)
         rank: Literal["output", "difference"] = scoring("output")
 
-    presets = {"calibrated": {"calibrated": True}, "logit-difference": {"rank": "difference"}}
+    presets = {
+        "calibrated": {"calibrated": True},
+        "logit-difference": {"rank": "difference"},
+        "quick": {"samples": 75, "t": (0, 100, 200, 300, 400)},
+    }
 
     def score(self, measured: Measured, calibration: Measured | None) -> Scores:
         maps = self.rises(measured)[:, None]  # (N, 1, T, strengths)

@@ -70,6 +70,8 @@ class SecMINNs(SecMI):
         epochs: int = scoring(15, ge=1)
         seed: int = scoring(0, ge=0)
 
+    presets = {**SecMI.presets, "quick": {"samples": 75}}
+
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         return {"map": power(t_error(batch, target, self.params), self.params.p)}  # (B, C, H, W)
 

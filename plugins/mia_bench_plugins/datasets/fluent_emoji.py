@@ -26,6 +26,7 @@ class FluentEmoji(Dataset):
         name="fluent-emoji",
         summary="400 + 400 emoji icons with captions, 130 + 130 to calibrate on, 24 memorised; embedded",
         targets=("emoji-realworld", "emoji-overtrain"),
+        preset="quick",
         construction="near-duplicates dropped, then one shuffle cut into pieces, before any training: audit and "
         "calibration sets of members and non-members, and images that some targets saw 50 times as often",
         biases="icons on white, short noun lists: results say how attacks behave on these models, not on Stable "

@@ -1,4 +1,4 @@
-"""The embedded encoders: a perceptual distance and an image-text similarity, trained on other icon styles only."""
+"""Networks of the embedded encoders: a perceptual and an image-text similarity, trained on other icon styles only."""
 
 from __future__ import annotations
 
@@ -57,40 +57,16 @@ def perceptual_distance(net: IconNet, left: Tensor, right: Tensor) -> Tensor:
     Maps of each block are normalised along channels, then squared differences are summed over channels and averaged
     over places, and the blocks added: the distance of LPIPS (Zhang et al., CVPR 2018, Eq. 1) with unit weights.
     """
-    total = torch.zeros(len(left))
+    total = left.new_zeros(len(left))
     for a, b in zip(net.features(left), net.features(right), strict=True):
         total = total + (functional.normalize(a, dim=1) - functional.normalize(b, dim=1)).square().sum(1).mean((1, 2))
     return total
 
 
-class IconClip:
-    """Image-text similarity in the way of CLIP (Radford et al., 2021), with the embedded text encoder."""
-
-    def __init__(self) -> None:
-        from safetensors.torch import load_file
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        self.projection = load_file(DATA / "image_text" / "model.safetensors")["text_projection"].float()
-        self.image_net = image_tower()
-        self.text = CLIPTextModel.from_pretrained(DATA / "text_encoder").float().eval()
-        self.tokenizer = CLIPTokenizer.from_pretrained(DATA / "tokenizer")
-
-    @torch.no_grad()
-    def similarity(self, pixels: Tensor, captions: list[str]) -> Tensor:
-        """Cosine of every image (B, 3, H, W) in [-1, 1] with every caption (C); shape (B, C), in [-1, 1]."""
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        texts = functional.normalize(self.text(tokens).pooler_output @ self.projection.T, dim=1)
-        images: Tensor = self.image_net(pixels)
-        return images @ texts.T
-
-
 @cache
 def image_tower() -> IconNet:
     """The image half of the image-text similarity."""
-    from safetensors.torch import load_file
-
-    weights = load_file(DATA / "image_text" / "model.safetensors")
-    return _load(IconNet(len(weights.pop("text_projection"))), weights)
+    return icon_net("image_text")[0]
 
 
 @torch.no_grad()
@@ -101,17 +77,21 @@ def embedding(image: Image) -> NDArray[np.float32]:
     return embedded
 
 
-@cache
-def perceptual() -> IconNet:
-    """The embedded perceptual encoder."""
+def icon_net(part: str, device: str = "cpu") -> tuple[IconNet, dict[str, Tensor]]:
+    """A trained network, and what else its file holds; of `perceptual` or `image_text`."""
     from safetensors.torch import load_file
 
-    weights = load_file(DATA / "perceptual" / "model.safetensors")
-    return _load(IconNet(len(weights["head.bias"])), weights)
+    weights = {
+        k: v.float() if v.is_floating_point() else v for k, v in load_file(DATA / part / "model.safetensors").items()
+    }
+    others = {name: weights.pop(name) for name in ("text_projection",) if name in weights}
+    net = IconNet(len(weights["head.bias"]))
+    net.load_state_dict(weights)
+    return net.eval().requires_grad_(False).to(device), others
 
 
-def _load(net: IconNet, weights: dict[str, Tensor]) -> IconNet:
-    net.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-    )
-    return net.eval().requires_grad_(False)
+def small(pixels: Tensor) -> Tensor:
+    """Images of any size at the side they were trained on."""
+    if tuple(pixels.shape[-2:]) == (SIDE, SIDE):
+        return pixels
+    return functional.interpolate(pixels, (SIDE, SIDE), mode="bilinear", antialias=True)

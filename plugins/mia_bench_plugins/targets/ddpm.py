@@ -20,7 +20,7 @@ class DDPM(Target):
         name="ddpm",
         summary="unconditional pixel-space DDPM from a diffusers folder",
         kind="pixel",
-        capabilities=frozenset({Capability.DENOISE, Capability.GRADIENT}),
+        capabilities=frozenset({Capability.DENOISE, Capability.GENERATE, Capability.GRADIENT}),
         pipelines=frozenset({"DDPMPipeline", "DDIMPipeline"}),
         citation="Ho, Jain, Abbeel, NeurIPS 2020, arXiv:2006.11239",
     )

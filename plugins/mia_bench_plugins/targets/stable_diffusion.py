@@ -20,7 +20,7 @@ class StableDiffusion(Target):
         name="stable-diffusion",
         summary="Stable-Diffusion-shaped pipeline from a diffusers folder",
         kind="latent",
-        capabilities=frozenset({Capability.DENOISE, Capability.CAPTION, Capability.GRADIENT}),
+        capabilities=frozenset({Capability.DENOISE, Capability.GENERATE, Capability.CAPTION, Capability.GRADIENT}),
         pipelines=frozenset({"StableDiffusionPipeline"}),
         citation="Rombach et al., CVPR 2022, arXiv:2112.10752",
     )

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from opened import opened
 
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
-from mia_bench_plugins.encoders.icons import IconClip, embedding, perceptual, perceptual_distance
+from mia_bench_plugins.encoders.emoji import EmojiClip, EmojiLpips
+from mia_bench_plugins.encoders.icons import embedding
 
 
 @pytest.fixture(scope="module")
@@ -17,36 +19,33 @@ def some():
 
 def test_a_picture_is_nearest_to_its_caption_more_often_than_by_chance(some):
     pixels, captions = some
-    similarity = IconClip().similarity(pixels, captions)
+    encoder = opened(EmojiClip(), rows=100)
+    similarity = encoder.embed(pixels) @ encoder.text(captions).T
     assert similarity.shape == (100, 100) and similarity.abs().max() <= 1 + 1e-6
     own = similarity.diagonal()[:, None]
     assert (similarity > own).float().mean() < 0.2, "an unrelated caption fits better: 0.5 by chance"
     assert (similarity.argmax(1) == torch.arange(100)).float().mean() > 0.1, "0.01 by chance"
 
 
-def test_distance_is_zero_for_equal_small_for_near_and_larger_for_other_pictures(some):
+def test_near_pictures_are_nearer_than_other_pictures(some):
     pixels, _ = some
-    net = perceptual()
-    with torch.no_grad():
-        same = perceptual_distance(net, pixels, pixels)
-        near = perceptual_distance(net, pixels, (pixels + 0.03 * torch.randn(pixels.shape)).clamp(-1, 1))
-        other = perceptual_distance(net, pixels, pixels.roll(1, 0))
-    assert same.shape == (100,) and same.abs().max() == 0
+    encoder = opened(EmojiLpips(), rows=100)
+    near = encoder.distance(pixels, (pixels + 0.03 * torch.randn(pixels.shape)).clamp(-1, 1))
+    other = encoder.distance(pixels, pixels.roll(1, 0))
     assert (near < other).float().mean() > 0.95
-    assert torch.allclose(other, perceptual_distance(net, pixels.roll(1, 0), pixels), atol=1e-5), "symmetric"
+    assert torch.allclose(other, encoder.distance(pixels.roll(1, 0), pixels), atol=1e-5), "symmetric"
 
 
-def test_distance_does_not_depend_on_the_batch(some):
+def test_a_large_picture_is_nearest_to_itself_when_small(some):
     pixels, _ = some
-    net = perceptual()
-    whole = perceptual_distance(net, pixels[:8], pixels[8:16])
-    alone = torch.cat([perceptual_distance(net, pixels[i : i + 1], pixels[i + 8 : i + 9]) for i in range(8)])
-    assert torch.allclose(whole, alone, rtol=1e-5, atol=1e-7)
+    large = pixels[:10].repeat_interleave(8, 2).repeat_interleave(8, 3)
+    for encoder in (opened(EmojiLpips(), rows=10), opened(EmojiClip(), rows=10)):
+        assert (encoder.embed(large) @ encoder.embed(pixels).T).argmax(1).tolist() == list(range(10))
 
 
-def test_an_embedding_is_what_the_similarity_is_made_of(some):
+def test_the_controls_embedding_is_the_encoders(some):
     pixels, _ = some
     images = [s.open() for s in FluentEmoji().samples()[:200:2]]
     found = torch.from_numpy(np.stack([embedding(image) for image in images[:5]]))
-    torch.testing.assert_close(found, IconClip().image_net(pixels[:5]))
+    torch.testing.assert_close(found, opened(EmojiClip()).embed(pixels[:5]))
     assert embedding(images[0].resize((300, 200))).shape == (64,), "of any size"
