@@ -20,6 +20,7 @@ COMMANDS = {
     "describe": "Describe one attack, dataset or target.",
     "score": "Score a run again from its stored measurements.",
     "report": "Print the table of a finished run.",
+    "doctor": "Say what this machine has, and which attacks can be run on a target.",
     "mirror": "Compare a run with one on the mirrored target.",
     "leaderboard": "Write leaderboard.md from recorded results.",
 }

@@ -87,6 +87,7 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     help="Save the pictures that explain the N highest, median and lowest scores of each attack that has any.",
 )
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show what would run and how long it may take, and stop.")
 @task_options
 @attack_options
 @plugin_files
@@ -95,6 +96,7 @@ def command(
     files: tuple[Path, ...],
     options: tuple[str, ...],
     collect_only: bool,
+    dry_run: bool,
     as_json: bool,
     no_share: bool,
     **given: Any,
@@ -103,17 +105,18 @@ def command(
 
     Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
     """
-    from mia_bench.engine.run import RunOptions, prepare, run_tasks
+    from mia_bench.engine.run import RunOptions, foresee, prepare, run_tasks
     from mia_bench.engine.select import parse_options
     from mia_bench.plugins import Registry
 
     registry = Registry.load(files)
     typed = shlex.join(["mia-bench", *sys.argv[1:]])
     wanted = RunOptions(share=not no_share, options=parse_options(options), command=typed, **given)
-    if collect_only:
+    if collect_only or dry_run:
         from mia_bench.report.collect import show_plan
 
-        show_plan(prepare(registry, wanted), as_json)
+        prepared = prepare(registry, wanted)
+        show_plan(prepared, as_json, foresee(prepared, wanted) if dry_run else None)
         return 0
     from mia_bench.report.progress import reporter
     from mia_bench.report.table import exit_status, show_results

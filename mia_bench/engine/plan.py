@@ -239,7 +239,7 @@ def make_plan(
         UsageError: An attack asked for by name cannot run on this target or dataset.
         UnavailableError: An encoder that it names is not at hand.
     """
-    usable = _calibration_gap(samples)
+    usable = calibration_gap(samples)
     # A calibration split without both classes cannot calibrate anything, so it is not measured either.
     samples = [s for s in samples if s.split != "calibration" or usable is None]
     if not any(s.split == "audit" for s in samples):
@@ -252,7 +252,7 @@ def make_plan(
         one = replace(one, label=str(Label.parse(one.label).of(attack)))  # an encoder may depend on the kind
         if any(one.label == planned.label for planned in attacks):
             continue  # named twice: by its own name, and by what that means here
-        reason = _cannot_run(attack, target, samples, usable)
+        reason = obstacle(attack, target, samples, usable)
         if reason and one.named:
             raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
         made_by_encoders = []
@@ -336,7 +336,7 @@ def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str,
     return tuple(name for name in cls.Params.model_fields if getattr(own, name) != getattr(params, name))
 
 
-def _calibration_gap(samples: Sequence[Sample]) -> str | None:
+def calibration_gap(samples: Sequence[Sample]) -> str | None:
     """Why the calibration split cannot be used, or None if it holds members and non-members."""
     labels = {s.member for s in samples if s.split == "calibration"} - {None}
     if not labels:
@@ -346,7 +346,8 @@ def _calibration_gap(samples: Sequence[Sample]) -> str | None:
     return f"the calibration set holds no {gap[0]}" if gap else None
 
 
-def _cannot_run(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:
+def obstacle(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:
+    """Why an attack cannot run on this target and these samples, or None."""
     lacking = attack.needs() - target.capabilities
     if lacking == {Capability.REFERENCE}:
         return "it asks a second model, the one the target was tuned from: name it with --reference"

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -27,6 +27,9 @@ from mia_bench.plugins import Registry
 from mia_bench.result import MEMBERSHIP, Result, Task
 from mia_bench.store import ARTIFACTS, Store
 from mia_bench.target import Target
+
+if TYPE_CHECKING:
+    from mia_bench.engine.estimate import Estimate
 
 DEFAULT_DATASET = "fluent-emoji"
 USUAL_DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
@@ -184,6 +187,20 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
         if options.artifacts:
             _explain(prepared, options)
         return results
+
+
+def foresee(prepared: Prepared, options: RunOptions) -> Estimate:
+    """What is left of a run, and how long it may take; loads the target and stores nothing.
+
+    Raises:
+        MiaBenchError: The target cannot be loaded or asked.
+    """
+    from mia_bench.engine.estimate import estimate
+    from mia_bench.engine.measure import pending
+
+    work = pending(prepared.plan, prepared.samples, prepared.store)
+    _open_target(prepared, options, ())
+    return estimate(work, prepared.target)
 
 
 def _open_target(prepared: Prepared, options: RunOptions, encoders: Collection[str]) -> int:
