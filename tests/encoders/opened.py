@@ -15,8 +15,10 @@ PHOTOGRAPHS = Path(sklearn.datasets.__file__).parent / "images"
 
 
 def opened(encoder, rows=2, **target):
-    """The encoder, beside a target that has only what it asks for."""
+    """The encoder, beside a target that has only what it asks for; what a run would say when it is asked."""
     encoder.open(SimpleNamespace(device="cpu", vae_rows=SimpleNamespace(rows=rows, pool=None), **target))
+    if encoder.failure:
+        raise encoder.failure
     return encoder
 
 
