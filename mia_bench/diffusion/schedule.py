@@ -46,6 +46,16 @@ class Schedule:
         abar = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
         return cls(np.sqrt(abar), np.sqrt(1.0 - abar), prediction, offset)
 
+    @classmethod
+    def from_flow(cls, count: int = 1000, shift: float = 1.0) -> Schedule:
+        """Flow matching on `count` levels: sigma_i = s u / (1 + (s - 1) u) of u = (i + 1) / count, s the shift.
+
+        The last level is pure noise: a_t = 0.
+        """
+        u = np.arange(1, count + 1, dtype=np.float64) / count
+        sigma = shift * u / (1.0 + (shift - 1.0) * u)
+        return cls(1.0 - sigma, sigma, "flow")
+
     @property
     def abar(self) -> NDArray[np.float64]:
         """abar_t = a_t^2, float64 `(T,)`."""
@@ -74,7 +84,13 @@ class Schedule:
         return combine(result, lambda x, e, s: f"q({x},{e},{s})", x0, eps, np.asarray(t))
 
     def jump(self, x: torch.Tensor, eps: torch.Tensor, t: int, to: int) -> torch.Tensor:
-        """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0."""
+        """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0.
+
+        Raises:
+            ValueError: There is no signal at `t`, as at the last level of a flow.
+        """
+        if not self.signal[t]:
+            raise ValueError(f"timestep {t} is pure noise: no image can be told from it; start below it")
         x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
         result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)
         return combine(result, lambda v, e: f"J({v},{e},{t}>{to})", x, eps)
