@@ -16,7 +16,6 @@ from mia_bench.engine.plan import open_target
 from mia_bench.engine.run import RunOptions, run
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
-from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
 
 REPOSITORY, COMMIT = "someone/tiny", "c" * 40
 
@@ -24,7 +23,7 @@ REPOSITORY, COMMIT = "someone/tiny", "c" * 40
 @pytest.fixture(scope="module")
 def registry():
     made = Registry.load()
-    made.datasets["given"] = tiny.dataset(FluentEmoji().samples()[:4], ())
+    made.datasets["given"] = tiny.dataset(tiny.icons(2, 2), ())
     return made
 
 
@@ -112,7 +111,7 @@ def test_sharded_weights_are_read_and_hashed(registry, copy):
         path.unlink()
     whole.unet.save_pretrained(copy / "unet", max_shard_size="100KB")
     target = open_target(registry, str(copy))
-    shards = [n for n in target.weights() if "-of-0000" in n]
+    shards = [n for n in target.weights() if "-of-" in n]
     assert len(shards) > 2 and "unet/diffusion_pytorch_model.safetensors.index.json" in target.weights()
     target.open(rows=2)
     assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), whole.unet.parameters(), strict=True))
