@@ -156,11 +156,19 @@ def sd3(with_t5=True):
     if with_t5:
         from transformers import T5Config, T5EncoderModel
 
-        t5_80 = T5EncoderModel(T5Config(vocab_size=len(t5_tokenizer()), d_model=80, d_ff=37, d_kv=8, num_layers=1, num_heads=2))
+        t5_80 = T5EncoderModel(
+            T5Config(vocab_size=len(t5_tokenizer()), d_model=80, d_ff=37, d_kv=8, num_layers=1, num_heads=2)
+        )
     return StableDiffusion3Pipeline(
         transformer=network.eval(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        vae=vae(
+            latent_channels=16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
         text_encoder=clip(projection=True),
         tokenizer=clip_tokenizer(),
         text_encoder_2=clip(projection=True),
@@ -186,7 +194,13 @@ def flux(guidance=True):
     )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
-        vae=vae(latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+        vae=vae(
+            latent_channels=16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
         text_encoder=clip(),
         tokenizer=clip_tokenizer(),
         text_encoder_2=t5(),

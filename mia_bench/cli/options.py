@@ -63,9 +63,14 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="PATH|ID",
                 help="Pipeline whose configuration a single weights file goes by.  [default: as diffusers tells]",
             ),
-            click.option("--offload", is_flag=True, help="Keep networks in main memory, layers visit the GPU: slow, small."),
             click.option(
-                "--resolution", type=click.IntRange(min=1), metavar="PX", help="Side of the images.  [default: by model]"
+                "--offload", is_flag=True, help="Keep networks in main memory, layers visit the GPU: slow, small."
+            ),
+            click.option(
+                "--resolution",
+                type=click.IntRange(min=1),
+                metavar="PX",
+                help="Side of the images.  [default: by model]",
             ),
         ]
     ):

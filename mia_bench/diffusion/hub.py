@@ -1,6 +1,6 @@
 """Snapshots of hub repositories: only the files a model needs, at one commit, from the cache where there is no network.
 
-The work is huggingface_hub's: its cache (HF_HOME, HF_HUB_CACHE), its token (`hf auth login`), its switch HF_HUB_OFFLINE.
+The work is huggingface_hub's, with its cache (HF_HUB_CACHE), its token (`hf auth login`) and its HF_HUB_OFFLINE.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ class Loaded(Checkpoint):
         import torch
 
         found = self._part(part)
-        if not {c.__name__.removesuffix("Fast") for c in type(found).__mro__} & {c.removesuffix("Fast") for c in classes}:
+        if not {c.__name__.removesuffix("Fast") for c in type(found).__mro__} & {
+            c.removesuffix("Fast") for c in classes
+        }:
             why = f"it is a {type(found).__name__}, not a {' or '.join(classes)}"
             raise UnavailableError(f"target part {part}", why, WHOLE)
         if not isinstance(found, torch.nn.Module):
@@ -166,8 +168,10 @@ class SingleFile(Checkpoint):
         if not part.startswith("text_encoder"):
             return False
         t5 = "T5" in str(self.index().get(part))
-        starts = ("text_encoders.t5xxl.",) if t5 else ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
-        return not self.path.suffix in PICKLED and not any(name.startswith(starts) for name in shapes(self.path))
+        starts = (
+            ("text_encoders.t5xxl.",) if t5 else ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
+        )
+        return self.path.suffix not in PICKLED and not any(name.startswith(starts) for name in shapes(self.path))
 
 
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:
@@ -207,7 +211,9 @@ def configuration_of(path: Path) -> str | None:
 
     found = {name: torch.empty(shape, device="meta") for name, shape in shapes(path).items()}
     velocity = {"v_pred", "ztsnr"} & set(found)
-    if "model.diffusion_model.input_blocks.0.0.weight" not in found and not any("double_blocks" in n or "joint_blocks" in n for n in found):
+    if "model.diffusion_model.input_blocks.0.0.weight" not in found and not any(
+        "double_blocks" in n or "joint_blocks" in n for n in found
+    ):
         return None  # diffusers takes whatever it does not know for Stable Diffusion 1
     if velocity or infer_diffusers_model_type(found) not in TELLING:
         return None
@@ -232,5 +238,3 @@ def recorded() -> Iterator[list[str]]:
         yield missing
     finally:
         torch.nn.Module.load_state_dict = plain  # type: ignore[method-assign]
-
-

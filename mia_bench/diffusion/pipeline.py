@@ -35,6 +35,16 @@ class PipelineTarget(Target):
     denoiser_part: ClassVar[str] = "unet"
     vae_part: ClassVar[str] = "vae"
     upcast_vae: ClassVar[bool] = False
+    text_encoder: Any
+    text_encoder_2: Any
+    text_encoder_3: Any
+    tokenizer: Any
+    tokenizer_2: Any
+    tokenizer_3: Any
+    transformer: Any
+    unet: Any
+    vae: Any
+    vqvae: Any
 
     # What a family may say otherwise ----------------------------------------------------------------------------
 
@@ -168,14 +178,10 @@ class PipelineTarget(Target):
         import torch
 
         device = torch.device(self.device)
-        if not self.options.offload or device.type == "cpu":
+        if self.options.offload and device.type != "cpu":
+            offload(network, device)
+        else:
             network.to(device=device)
-            return
-        from diffusers.hooks import apply_group_offloading
-
-        if hasattr(network, "set_attention_slice"):
-            network.set_attention_slice("auto")
-        apply_group_offloading(network, onload_device=device, offload_type="leaf_level")
 
     def posterior(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch
@@ -198,6 +204,23 @@ class PipelineTarget(Target):
     def network(self) -> torch.nn.Module:
         module: torch.nn.Module = self.denoiser_module
         return module
+
+
+def offload(network: Any, device: torch.device) -> None:
+    """Keep a network's weights in main memory; each layer visits the device for its turn, attention goes in slices.
+
+    Raises:
+        UnavailableError: accelerate is not installed.
+    """
+    from diffusers.hooks import apply_group_offloading
+    from diffusers.utils import is_accelerate_available
+
+    if not is_accelerate_available():
+        why = "diffusers moves layers with accelerate, which is not installed"
+        raise UnavailableError("--offload", why, "pip install 'mia-bench[offload]'")
+    if hasattr(network, "set_attention_slice"):
+        network.set_attention_slice("auto")
+    apply_group_offloading(network, onload_device=device, offload_type="leaf_level")
 
 
 def ids(tokenizer: Any, texts: Sequence[str], length: int | None = None) -> torch.Tensor:

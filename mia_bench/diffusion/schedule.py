@@ -19,6 +19,7 @@ from mia_bench.diffusion.keyed import combine, plain
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Timesteps = int | Sequence[int]
+PURE = 1e-6  # below this signal level float32 holds nothing of the image
 
 
 class Schedule:
@@ -50,11 +51,11 @@ class Schedule:
     def from_flow(cls, count: int = 1000, shift: float = 1.0) -> Schedule:
         """Flow matching on `count` levels: sigma_i = s u / (1 + (s - 1) u) of u = (i + 1) / count, s the shift.
 
-        The last level is pure noise: a_t = 0.
+        The last level is pure noise; its a_t is the smallest that keeps ratios finite.
         """
         u = np.arange(1, count + 1, dtype=np.float64) / count
         sigma = shift * u / (1.0 + (shift - 1.0) * u)
-        return cls(1.0 - sigma, sigma, "flow")
+        return cls(np.maximum(1.0 - sigma, np.finfo(np.float64).eps), sigma, "flow")
 
     @property
     def abar(self) -> NDArray[np.float64]:
@@ -89,7 +90,7 @@ class Schedule:
         Raises:
             ValueError: There is no signal at `t`, as at the last level of a flow.
         """
-        if not self.signal[t]:
+        if self.signal[t] < PURE:
             raise ValueError(f"timestep {t} is pure noise: no image can be told from it; start below it")
         x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
         result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)

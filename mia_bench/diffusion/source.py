@@ -103,7 +103,9 @@ def _configured(path: Path, options: TargetOptions, parts: tuple[str, ...]) -> F
         read_json(folder / INDEX)
         return Folder(folder, allow_pickle=options.allow_pickle)
     if not hub.is_repository(given):
-        raise UnavailableError(f"--config {given}", "no such folder", f"give a folder that holds {INDEX}, or owner/name")
+        raise UnavailableError(
+            f"--config {given}", "no such folder", f"give a folder that holds {INDEX}, or owner/name"
+        )
     try:
         return _repository(given, options, parts, weights=False)
     except UnavailableError as error:

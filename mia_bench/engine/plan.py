@@ -222,7 +222,9 @@ def _target(registry: Registry, spec: Any, options: TargetOptions) -> Target:
         if pipeline in cls.meta.pipelines:
             return cls(spec)
     known = sorted(p for cls in registry.targets.values() for p in cls.meta.pipelines)
-    raise UsageError(f"target {spec_text(spec)}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}")
+    raise UsageError(
+        f"target {spec_text(spec)}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}"
+    )
 
 
 def _known(cls: type[Target], spec: str, repository: str) -> Target:

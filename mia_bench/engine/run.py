@@ -19,7 +19,17 @@ from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, spec_text, take
+from mia_bench.engine.plan import (
+    Plan,
+    PlannedAttack,
+    changed,
+    make_plan,
+    open_dataset,
+    open_target,
+    pair,
+    spec_text,
+    take,
+)
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief

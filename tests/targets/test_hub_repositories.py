@@ -225,5 +225,7 @@ def test_from_the_command_line(tmp_path, pipeline):
     assert (facts["repository"], facts["revision"]) == (NAME, COMMIT)
     assert facts["weights"]["unet/diffusion_pytorch_model.safetensors"]
     assert gated.returncode == 3
-    assert f"error: repository someone/gated at main: it is gated" in gated.stderr and "fix: ask for access" in gated.stderr
+    assert (
+        "error: repository someone/gated at main: it is gated" in gated.stderr and "fix: ask for access" in gated.stderr
+    )
     assert "Traceback" not in done.stderr + gated.stderr

@@ -247,7 +247,9 @@ def test_options_that_say_nothing_about_a_folder(registry, options, said):
 
 def test_options_that_a_target_does_not_read(registry):
     assert "ddpm does not read --lora" in refused(registry, pipelines.TINY_DDPM, UsageError, lora=("x",))[0]
-    assert "emoji-realworld does not read --revision" in refused(registry, "emoji-realworld", UsageError, revision="x")[0]
+    assert (
+        "emoji-realworld does not read --revision" in refused(registry, "emoji-realworld", UsageError, revision="x")[0]
+    )
 
 
 @pytest.mark.parametrize(

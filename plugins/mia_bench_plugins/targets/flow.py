@@ -24,7 +24,9 @@ class FlowTransformer(PipelineTarget):
 
         if self.schedule.prediction != "flow":
             why = f"the scheduler is one of {self.schedule.prediction}, not of a flow"
-            raise UnavailableError("target part scheduler", why, "use the pipeline's own FlowMatchEulerDiscreteScheduler")
+            raise UnavailableError(
+                "target part scheduler", why, "use the pipeline's own FlowMatchEulerDiscreteScheduler"
+            )
         self.sigmas = torch.as_tensor(self.schedule.noise, dtype=torch.float32, device=self.device)
 
     def sigma(self, t: torch.Tensor) -> torch.Tensor:

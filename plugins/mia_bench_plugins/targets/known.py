@@ -114,9 +114,7 @@ class SD3Medium(StableDiffusion3):
 class FluxDev(Flux):
     """Gated: ask for access on its page."""
 
-    meta = _meta(
-        Flux, "flux-dev", "black-forest-labs/FLUX.1-dev", "FLUX.1 dev, gated", "FLUX.1 [dev] Non-Commercial"
-    )
+    meta = _meta(Flux, "flux-dev", "black-forest-labs/FLUX.1-dev", "FLUX.1 dev, gated", "FLUX.1 [dev] Non-Commercial")
 
 
 class FluxSchnell(Flux):

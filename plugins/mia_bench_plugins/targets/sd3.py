@@ -46,7 +46,7 @@ class StableDiffusion3(FlowTransformer):
         channels = int(self.vae.config.latent_channels)
         patch = int(self.transformer.config.patch_size)
         self.shape(channels, square(self.transformer, channels), self.factor, patch)
-        self.pooled = sum(int(e.config.projection_dim) for e in (self.text_encoder, self.text_encoder_2))
+        self.pooled = int(self.text_encoder.config.projection_dim + self.text_encoder_2.config.projection_dim)
         self.length = int(self.tokenizer.model_max_length)
 
     def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,10 @@ class StableDiffusion3(FlowTransformer):
         from mia_bench.diffusion.pooled import packed, unstacked
 
         first, second, *third = unstacked(tokens, [self.length, self.length, T5_TOKENS][: tokens.shape[1]])
-        clip = self.text_encoder(first, output_hidden_states=True), self.text_encoder_2(second, output_hidden_states=True)
+        clip = (
+            self.text_encoder(first, output_hidden_states=True),
+            self.text_encoder_2(second, output_hidden_states=True),
+        )
         states = torch.cat([c.hidden_states[-2] for c in clip], dim=-1)
         width = int(self.transformer.config.joint_attention_dim)
         t5 = self.text_encoder_3(third[0])[0] if third else states.new_zeros(len(tokens), T5_TOKENS, width)
