@@ -166,7 +166,7 @@ class Folder(Checkpoint):
         network, report = found
         # What a checkpoint lacks would be random.
         complete(f"target part {folder}", cls, report["missing_keys"])
-        return network.eval().requires_grad_(False)
+        return settled(network, dtype)
 
     def _weights(self, part: str, dtype: str, cls: Any) -> dict[str, Any]:
         import torch
@@ -217,6 +217,19 @@ def chosen(names: Iterable[str], allow_pickle: bool = False) -> list[str]:
             whole = [n for n in files if "-of-" not in n]  # loaded in preference to shards
             return whole or files
     return []
+
+
+def settled(network: Any, dtype: str) -> Any:
+    """A network in evaluation mode, without gradients, in the precision asked for: libraries do not always see to it.
+
+    What they keep in float32 on purpose stays so.
+    """
+    import torch
+
+    wanted = getattr(torch, dtype)
+    if network.dtype != wanted:
+        network.to(dtype=wanted)
+    return network.eval().requires_grad_(False)
 
 
 def complete(what: str, cls: Any, missing: Iterable[str]) -> None:

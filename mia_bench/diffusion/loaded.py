@@ -18,6 +18,7 @@ from mia_bench.diffusion.checkpoint import (
     complete,
     hash_file,
     quiet,
+    settled,
 )
 from mia_bench.errors import UnavailableError, brief
 
@@ -58,12 +59,7 @@ class Loaded(Checkpoint):
         }:
             why = f"it is a {type(found).__name__}, not a {' or '.join(classes)}"
             raise UnavailableError(f"target part {part}", why, WHOLE)
-        if not isinstance(found, torch.nn.Module):
-            return found
-        wanted = getattr(torch, dtype)
-        if found.dtype != wanted:
-            found.to(dtype=wanted)
-        return found.eval().requires_grad_(False)
+        return settled(found, dtype) if isinstance(found, torch.nn.Module) else found
 
     def hashes(self, parts: Iterable[str]) -> dict[str, str]:
         return {name: value for part in parts for name, value in self._hashes(part)}

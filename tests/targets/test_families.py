@@ -271,3 +271,18 @@ def test_there_is_no_image_in_pure_noise():
     with pytest.raises(ValueError, match="pure noise"):
         schedule.jump(x, x, 999, 0)
     assert schedule.jump(x, x, 998, 0).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "ldm", "ddpm"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_near(opened, name, dtype):
+    _, whole = opened(name)
+    target = open_target(Registry.load(), whole.argument, whole.options)
+    target.open(rows=4, dtype=dtype)
+    assert target.denoiser_module.dtype == getattr(torch, dtype)
+    assert name != "sdxl" or target.vae.dtype == (torch.float32 if dtype == "float16" else torch.bfloat16)
+    x = normal(3, *target.sample_shape)
+    found, wanted = (plain(t.denoiser(x, 300, t.condition(TEXTS))) for t in (target, whole))
+    assert found.dtype == torch.float32 and (found - wanted).norm() < 0.05 * wanted.norm()
+    pixels = normal(1, 3, target.image_size, target.image_size).clamp(-1, 1)
+    assert (target.encode(pixels) - whole.encode(pixels)).norm() < 0.05 * whole.encode(pixels).norm()
