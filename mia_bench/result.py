@@ -131,6 +131,10 @@ class Result(_Record):
     target: str
     target_kind: str
     target_fingerprint: str
+    target_options: dict[str, Any] = {}
+    """How it was loaded, where that differs from the defaults."""
+    target_facts: dict[str, Any] = {}
+    """Where it came from: repository, commit, weight files with their sha256, notes, fixed inputs."""
     reference: str | None = None
     """The model that some attacks asked beside the target."""
     reference_fingerprint: str | None = None

@@ -35,7 +35,35 @@ if TYPE_CHECKING:
 Kind = Literal["pixel", "latent"]
 ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
 MAX_ROWS = 64  # more gain nothing; fewer spend more time between a small network's layers
-TEXTS_KEPT = 1024  # text states remembered between batches; about 0.25 MB each for Stable Diffusion
+ROW_BYTES = 4096  # of activations for each pixel of a latent model's image in float32, VAE included
+TEXT_BYTES = 2**28  # of text states remembered between batches: a thousand texts of Stable Diffusion 1
+
+
+class TargetOptions(BaseModel):
+    """How a target is loaded.
+
+    Attributes:
+        revision: Branch, tag or commit of a hub repository.
+        lora: Adapters fused into the weights, each `PATH_OR_ID[:SCALE]`.
+        allow_pickle: Whether pickled weights are read, where there are no others; tensors alone are unpickled.
+        config: Folder or repository whose configurations a single file goes by.
+        offload: Keep networks on the CPU, and move each layer to the device for its turn.
+        resolution: Side of the images in pixels, if not the model's own.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: str | None = None
+    lora: tuple[str, ...] = ()
+    allow_pickle: bool = False
+    config: str | None = None
+    offload: bool = False
+    resolution: int | None = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What differs from the defaults, JSON-ready."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
 
 class TargetMeta(BaseModel):
@@ -48,6 +76,8 @@ class TargetMeta(BaseModel):
         capabilities: What it can do.
         pipelines: Class names in a diffusers `model_index.json` that this family loads.
         argument: What else may follow the name: `name:ARGUMENT`.
+        repository: Hub repository of a single known model.
+        formerly: Repositories that were moved there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,13 +88,15 @@ class TargetMeta(BaseModel):
     capabilities: frozenset[Capability]
     pipelines: frozenset[str] = frozenset()
     argument: str = ""
+    repository: str = ""
+    formerly: frozenset[str] = frozenset()
     licence: str = ""
     citation: str = ""
 
     @property
     def takes(self) -> str:
         """What may follow `name:`, or nothing."""
-        return self.argument or ("PATH" if self.pipelines else "")
+        return self.argument or ("PATH" if self.pipelines and not self.repository else "")
 
 
 class Target(ABC):
@@ -77,9 +109,13 @@ class Target(ABC):
         image_size: Side in pixels.
         reference: Another model that some attacks ask beside the target, or None.
         encoders: Encoders that attacks named, by what was written: `target.encoders["dino"]`.
+        options: How it is loaded; set before anything is read.
+        note: What the user should know of where it comes from.
     """
 
     meta: ClassVar[TargetMeta]
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Options that this target understands."""
     schedule: Schedule
     denoiser: Denoiser
     image_size: int
@@ -88,6 +124,7 @@ class Target(ABC):
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
+        self.options, self.note = TargetOptions(), ""
         self.device, self.dtype = "cpu", "float32"
         self.latent: Literal["mode", "sample"] = "mode"
         self.encoders: dict[str, Encoder] = {}
@@ -133,10 +170,29 @@ class Target(ABC):
         """What this target can do, with the reference model it was given."""
         return self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
 
+    @property
+    def conditioned(self) -> bool:
+        """Whether a sample's caption conditions it; attacks may write captions of their own only with `CAPTION`."""
+        return Capability.CAPTION in self.meta.capabilities
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a null condition to guide away from."""
+        return self.conditioned
+
+    def settings(self) -> Mapping[str, Any]:
+        """What else decides its numbers, JSON-ready; part of its fingerprint."""
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """Where it comes from: recorded with a run, never compared."""
+        return {}
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all weights and configuration files."""
-        return hashlib.sha256(json.dumps(dict(self.weights()), sort_keys=True).encode()).hexdigest()[:32]
+        """Hash of all weights and configuration files, and of settings if there are any."""
+        made_of = {**self.weights(), **({"settings": self.settings()} if self.settings() else {})}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
     def open(
         self,
@@ -167,7 +223,7 @@ class Target(ABC):
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.load()
-        rows = rows or max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
+        rows = rows or self.first_rows()
         self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
@@ -187,6 +243,19 @@ class Target(ABC):
         for encoder in self.encoders.values():
             encoder.open(self)
 
+    def first_rows(self) -> int:
+        """Rows per call to begin with: by the size of one input, on a GPU also by the memory left beside the weights.
+
+        When memory runs out all the same, each network halves its own.
+        """
+        import torch
+
+        rows = max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
+        if torch.device(self.device).type != "cuda":
+            return rows
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return rows_within(rows, free, self.image_size, getattr(torch, self.dtype).itemsize)
+
     @property
     def networks(self) -> dict[str, RowRunner]:
         """What runs each network, by name."""
@@ -204,8 +273,10 @@ class Target(ABC):
             self.reference.forget()
         self.denoiser.forget()
         self._decoded.clear()
-        while len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
+        kept = sum(state.numel() * state.element_size() for state in self._texts.values())
+        while kept > TEXT_BYTES:
+            _, state = self._texts.popitem(last=False)
+            kept -= state.numel() * state.element_size()
 
     def encode(self, pixels: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Images to denoiser inputs.
@@ -281,9 +352,8 @@ class Target(ABC):
         start: torch.Tensor = batch.eps(timesteps[0], draw, "start")
         if strength is not None:
             start = self.schedule.noised(batch.x0, start, timesteps[0])
-        if Capability.CAPTION not in self.meta.capabilities:
-            guidance = 1.0
-        given, null = self.condition(captions), batch.null
+        given = self.condition(captions)
+        guidance, null = (guidance, batch.null) if self.guided else (1.0, given)
         *_, latents = walk(self, start, timesteps, given, null, guidance=guidance)
         return self.shown(latents)
 
@@ -311,7 +381,7 @@ class Target(ABC):
         """
         from mia_bench.diffusion.denoiser import Condition
 
-        if Capability.CAPTION not in self.meta.capabilities:
+        if not self.conditioned:
             return Condition("", {})
         import torch
 
@@ -324,3 +394,17 @@ class Target(ABC):
             self._texts.move_to_end(text)
         key = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
         return Condition(key, {"encoder_hidden_states": torch.stack([self._texts[t] for t in texts])})
+
+
+def rows_within(rows: int, free: int, side: int, itemsize: int) -> int:
+    """The largest power of two of at most `rows` whose activations fit in `free` bytes, at least 1.
+
+    Args:
+        rows: Most rows.
+        free: Bytes free on the device.
+        side: Side of the images in pixels.
+        itemsize: Bytes of one number.
+    """
+    if rows * (needed := ROW_BYTES * side**2 * itemsize // 4) <= free:
+        return rows
+    return int(2 ** max(0, (free // needed).bit_length() - 1))

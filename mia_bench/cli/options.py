@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from mia_bench.target import TargetOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,6 +40,49 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Among what, if not among those that suit the positives.",
     )
     return positives(negatives(command))
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How a target is loaded; `take_target_options` makes the record."""
+    for option in reversed(
+        [
+            click.option("--revision", metavar="REV", help="Commit, tag or branch of the target's hub repository."),
+            click.option(
+                "--lora",
+                multiple=True,
+                metavar="PATH|ID[:SCALE]",
+                help="Fuse a LoRA adapter into the target's weights. Repeatable.",
+            ),
+            click.option(
+                "--allow-pickle",
+                is_flag=True,
+                help="Read pickled weights where there are no safetensors: tensors alone, no code is run.",
+            ),
+            click.option(
+                "--config",
+                metavar="PATH|ID",
+                help="Pipeline whose configuration a single weights file goes by.  [default: as diffusers tells]",
+            ),
+            click.option(
+                "--offload", is_flag=True, help="Keep networks in main memory, layers visit the GPU: slow, small."
+            ),
+            click.option(
+                "--resolution",
+                type=click.IntRange(min=1),
+                metavar="PX",
+                help="Side of the images.  [default: by model]",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def take_target_options(given: dict[str, Any]) -> TargetOptions:
+    """The record of what `target_options` read, taken out of `given`."""
+    from mia_bench.target import TargetOptions
+
+    return TargetOptions(**{name: given.pop(name) for name in TargetOptions.model_fields})
 
 
 attack_options: Decorator = click.option(

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.options import as_json, attack_options, plugin_files, task_options
+from mia_bench.cli.options import (
+    as_json,
+    attack_options,
+    plugin_files,
+    take_target_options,
+    target_options,
+    task_options,
+)
 
 MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 
@@ -34,10 +41,15 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     help="Of those, keep what matches words of name, access and summary, joined by and, or, not.",
 )
 @click.option("--dataset", metavar="NAME[:ARG]", help="Samples to audit.  [default: the target's own, or fluent-emoji]")
-@click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
+@click.option(
+    "--target",
+    metavar="NAME|PATH|ID",
+    help="Model under audit: a name, a folder, a weights file or a hub repository.  [default: the dataset's own]",
+)
+@target_options
 @click.option(
     "--reference",
-    metavar="NAME|PATH",
+    metavar="NAME|PATH|ID",
     help="A model that never saw the samples, e.g. the one the target was tuned from; some attacks ask it too.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
@@ -111,7 +123,13 @@ def command(
 
     registry = Registry.load(files)
     typed = shlex.join(["mia-bench", *sys.argv[1:]])
-    wanted = RunOptions(share=not no_share, options=parse_options(options), command=typed, **given)
+    wanted = RunOptions(
+        share=not no_share,
+        options=parse_options(options),
+        command=typed,
+        target_options=take_target_options(given),
+        **given,
+    )
     if collect_only or dry_run:
         from mia_bench.report.collect import show_plan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
 from mia_bench.result import Task
-from mia_bench.target import Target
+from mia_bench.target import Target, TargetOptions
 
 PLAN_VERSION = 1
 T = TypeVar("T", Dataset, Target)
@@ -118,6 +119,8 @@ class Plan(_Record):
     target: str
     target_kind: Literal["pixel", "latent"]
     target_fingerprint: str
+    target_options: dict[str, Any] = {}  # what differs from the defaults
+    target_facts: dict[str, Any] = {}  # repository, commit, weight files: recorded, never compared
     reference: str | None = None
     reference_fingerprint: str | None = None
     uses_captions: bool
@@ -138,21 +141,22 @@ class Plan(_Record):
         return f"go on with `{self.command or 'mia-bench run'}`" + ("" if self.command else " as it was called")
 
 
-def pair(registry: Registry, dataset: str | None, target: str | None, default: str) -> tuple[str, str]:
+def pair(registry: Registry, dataset: str | None, target: Any, default: str) -> tuple[str, Any]:
     """The dataset and the target a user means: each defaults to the other's own.
 
     Raises:
         UsageError: The dataset names no target, or labels other targets than this one, whose own dataset is known.
     """
     own = {name: key for key, cls in registry.datasets.items() for name in cls.meta.targets}
-    dataset = dataset or own.get(target or "", default)
+    name = spec_text(target) if target is not None else ""
+    dataset = dataset or own.get(name, default)
     labelled = open_dataset(registry, dataset).meta.targets
     if target is None and not labelled:
         raise UsageError(f"dataset {dataset}", "it names no target", "add --target NAME or --target PATH")
-    if target in own and labelled and target not in labelled:
-        why = f"it labels the members of {', '.join(labelled)}, not of {target}"
-        raise UsageError(f"dataset {dataset}", why, f"use --dataset {own[target]}")
-    return dataset, target or labelled[0]
+    if name in own and labelled and name not in labelled:
+        why = f"it labels the members of {', '.join(labelled)}, not of {name}"
+        raise UsageError(f"dataset {dataset}", why, f"use --dataset {own[name]}")
+    return dataset, labelled[0] if target is None else target
 
 
 def open_dataset(registry: Registry, spec: str) -> Dataset:
@@ -175,28 +179,65 @@ def _opened(cls: type[T], what: str, spec: str) -> T:
     return cls(argument)
 
 
-def open_target(registry: Registry, spec: str) -> Target:
-    """`name`, `family:PATH`, or the path of a diffusers pipeline folder, to a target (not yet loaded).
+def open_target(registry: Registry, spec: Any, options: TargetOptions | None = None) -> Target:
+    """What a user names to a target (not yet loaded).
+
+    Args:
+        registry: All plugins.
+        spec: `name`, `family:PATH`, a pipeline folder, a single file, a hub repository `owner/name[@REVISION]`, or a
+            pipeline object.
+        options: How it is loaded.
 
     Raises:
-        UsageError: Unknown name, an argument to a target that takes none, or no family loads this kind of pipeline.
-        UnavailableError: The path is no pipeline folder.
+        UsageError: Unknown name, an argument to a target that takes none, no family loads this kind of pipeline, or it
+            does not read an option.
+        UnavailableError: There is no pipeline, or it cannot be had.
     """
-    name = spec.partition(":")[0]
-    if name in registry.targets:
-        return _opened(registry.target(name), "target", spec)
-    if not Path(spec).exists():
-        if "/" in spec or spec.startswith("."):
-            raise UnavailableError(f"target {spec}", "no such folder", "give the folder that holds model_index.json")
-        return registry.target(name)()  # raises, with suggestions
-    from mia_bench.diffusion.folder import read_json
+    options = options or TargetOptions()
+    target = _target(registry, spec, options)
+    if unread := sorted(options.given.keys() - target.reads):
+        option = f"--{unread[0].replace('_', '-')}"
+        raise UsageError(f"target {spec_text(spec)}", f"{target.meta.name} does not read {option}", "leave it out")
+    target.options = options
+    if target.note:
+        logging.getLogger("mia_bench").warning("target %s: %s", spec_text(spec), target.note)
+    return target
 
-    pipeline = str(read_json(Path(spec) / "model_index.json").get("_class_name"))
+
+def _target(registry: Registry, spec: Any, options: TargetOptions) -> Target:
+    if isinstance(spec, str):
+        name = spec.partition(":")[0]
+        if name in registry.targets:
+            return _opened(registry.target(name), "target", spec)
+        repository = spec.partition("@")[0]
+        for cls in registry.targets.values():
+            if repository in {cls.meta.repository, *cls.meta.formerly} and not Path(spec).exists():
+                return _known(cls, spec, repository)
+        if not Path(spec).expanduser().exists() and "/" not in spec and not spec.startswith("."):
+            return registry.target(name)()  # raises, with suggestions
+    from mia_bench.diffusion.source import pipeline_of
+
+    pipeline = pipeline_of(spec, options)
     for cls in registry.targets.values():
         if pipeline in cls.meta.pipelines:
             return cls(spec)
     known = sorted(p for cls in registry.targets.values() for p in cls.meta.pipelines)
-    raise UsageError(f"target {spec}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}")
+    raise UsageError(
+        f"target {spec_text(spec)}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}"
+    )
+
+
+def _known(cls: type[Target], spec: str, repository: str) -> Target:
+    """A known model by the name of its repository, or of where that was before."""
+    target = cls(spec.replace(repository, cls.meta.repository, 1))
+    if repository != cls.meta.repository:
+        target.note = f"{repository} is gone; {cls.meta.repository} is read in its place"
+    return target
+
+
+def spec_text(spec: Any) -> str:
+    """A target as it is shown: what the user wrote, or the class of the object given."""
+    return spec if isinstance(spec, str) else type(spec).__name__
 
 
 def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
@@ -291,13 +332,15 @@ def make_plan(
     if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
-    captions = Capability.CAPTION in target.capabilities and any(s.caption for s in samples)
+    captions = target.conditioned and any(s.caption for s in samples)
     return Plan(
         dataset=dataset_spec,
         dataset_revision=dataset.meta.revision,
         target=target_spec,
         target_kind=target.meta.kind,
         target_fingerprint=target.fingerprint,
+        target_options=target.options.given,
+        target_facts=dict(target.facts()),
         reference=reference_spec,
         reference_fingerprint=target.reference and target.reference.fingerprint,
         uses_captions=captions,

@@ -19,14 +19,24 @@ from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, take
+from mia_bench.engine.plan import (
+    Plan,
+    PlannedAttack,
+    changed,
+    make_plan,
+    open_dataset,
+    open_target,
+    pair,
+    spec_text,
+    take,
+)
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
 from mia_bench.result import MEMBERSHIP, Result, Task
 from mia_bench.store import ARTIFACTS, Store
-from mia_bench.target import Target
+from mia_bench.target import Target, TargetOptions
 
 if TYPE_CHECKING:
     from mia_bench.engine.estimate import Estimate
@@ -46,7 +56,8 @@ class RunOptions:
     attacks: str = "all"
     keyword: str | None = None
     dataset: str | None = None
-    target: str | None = None
+    target: Any = None  # what is written on the command line, or a pipeline object
+    target_options: TargetOptions = field(default_factory=TargetOptions)
     reference: str | None = None
     limit: int | None = None
     seed: int = 0
@@ -91,16 +102,18 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     """
     if options.device and not USUAL_DEVICES.fullmatch(options.device):
         open_device(options.device)  # imports torch, so usual names wait until there is something to measure
-    asked = options.dataset or (f"of {options.target}" if options.target else DEFAULT_DATASET)
+    asked = options.dataset or (f"of {spec_text(options.target)}" if options.target is not None else DEFAULT_DATASET)
     with blaming("dataset", asked, registry.datasets.get(asked.partition(":")[0], Dataset)):
-        named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
+        named, given = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
         dataset = open_dataset(registry, named)
+    spec = spec_text(given)
     with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
-        target = open_target(registry, spec)
+        target = open_target(registry, given, options.target_options)
         _ = target.fingerprint  # kept for later
     if options.reference:
         with blaming("reference", options.reference, Target):
-            target.reference = open_target(registry, options.reference)
+            shared = options.target_options.model_copy(update={"revision": None, "lora": (), "config": None})
+            target.reference = open_target(registry, options.reference, shared)
             _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
         samples = take(dataset.samples(), options.limit)

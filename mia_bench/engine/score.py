@@ -267,6 +267,8 @@ def _result(
         target=plan.target,
         target_kind=plan.target_kind,
         target_fingerprint=plan.target_fingerprint,
+        target_options=plan.target_options,
+        target_facts=plan.target_facts,
         reference=plan.reference,
         reference_fingerprint=plan.reference_fingerprint,
         seed=plan.seed,

@@ -155,7 +155,8 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
 
 def _meta(cls: Any) -> dict[str, Any]:
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
-    for name in ("needs", "capabilities", "pipelines", "offers"):  # sets: their order varies between processes
+    # Sets: their order varies between processes.
+    for name in ("needs", "capabilities", "pipelines", "formerly", "offers"):
         if name in content:
             content[name] = sorted(content[name])
     about = (cls.__doc__ or "").split("\n\n")[0]

@@ -1,0 +1,236 @@
+"""Pipelines that are not in a folder: loaded already, or in a single file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_bench.diffusion.checkpoint import (
+    PICKLED,
+    TEXTS,
+    WHOLE,
+    Checkpoint,
+    Folder,
+    complete,
+    hash_file,
+    quiet,
+    settled,
+)
+from mia_bench.errors import UnavailableError, brief
+
+if TYPE_CHECKING:
+    import torch
+
+# What a file says about its configuration; of others it does not tell, e.g., whether they predict noise or velocity.
+TELLING = frozenset({"v1", "xl_base", "sd3", "sd35_large", "sd35_medium", "flux-dev", "flux-schnell"})
+NOT_READ = ("feature_extractor", "image_encoder", "safety_checker")
+
+
+class Loaded(Checkpoint):
+    """A pipeline object. Its networks are used as they are: moved and cast in place.
+
+    Args:
+        pipeline: Of diffusers.
+        facts: What is recorded about where it came from.
+    """
+
+    def __init__(self, pipeline: Any, facts: Mapping[str, str] | None = None) -> None:
+        self.pipeline = pipeline
+        self.facts = facts or {"object": type(pipeline).__name__}
+
+    def index(self) -> Mapping[str, Any]:
+        return {**self.pipeline.config, "_class_name": type(self.pipeline).__name__}
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        found = self._part(part)
+        config = getattr(found, "config", {})
+        return {"_class_name": type(found).__name__, **(config.to_dict() if hasattr(config, "to_dict") else config)}
+
+    def load(self, classes: Sequence[str], part: str, dtype: str = "float32") -> Any:
+        import torch
+
+        found = self._part(part)
+        if not {c.__name__.removesuffix("Fast") for c in type(found).__mro__} & {
+            c.removesuffix("Fast") for c in classes
+        }:
+            why = f"it is a {type(found).__name__}, not a {' or '.join(classes)}"
+            raise UnavailableError(f"target part {part}", why, WHOLE)
+        return settled(found, dtype) if isinstance(found, torch.nn.Module) else found
+
+    def hashes(self, parts: Iterable[str]) -> dict[str, str]:
+        return {name: value for part in parts for name, value in self._hashes(part)}
+
+    def _hashes(self, part: str) -> Iterator[tuple[str, str]]:
+        found = self._part(part)
+        if hasattr(found, "state_dict"):
+            yield f"{part}/weights", hash_tensors(found.state_dict())
+        if hasattr(found, "get_vocab"):
+            backend = getattr(found, "backend_tokenizer", None)
+            text = backend.to_str() if backend else json.dumps(found.get_vocab(), sort_keys=True)
+            yield f"{part}/vocabulary", hashlib.sha256(text.encode()).hexdigest()
+        config = json.dumps(self.config(part), sort_keys=True, default=str)
+        yield f"{part}/config", hashlib.sha256(config.encode()).hexdigest()
+
+    def _part(self, part: str) -> Any:
+        found = getattr(self.pipeline, part, None)
+        if found is None:
+            raise UnavailableError(f"pipeline {type(self.pipeline).__name__}", f"its part {part} is missing", WHOLE)
+        return found
+
+
+def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of names, shapes, precision and bytes."""
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()
+
+
+class SingleFile(Checkpoint):
+    """A pipeline in one file, in the layout of the program that trained it; diffusers converts it.
+
+    Args:
+        path: The file.
+        configured: A pipeline folder of the same kind, whose configurations and vocabularies are used; text encoders
+            that are not in the file come from there too.
+        allow_pickle: Whether the file may be pickled; tensors alone are unpickled.
+
+    Raises:
+        UnavailableError: It is pickled, and that is not allowed.
+    """
+
+    def __init__(self, path: Path, configured: Folder, allow_pickle: bool = False) -> None:
+        refuse_pickle(path, allow_pickle)
+        self.path, self.configured, self.allow_pickle = path, configured, allow_pickle
+        self.facts = {"file": path.name, **{f"config {k}": v for k, v in configured.facts.items()}}
+        self._pipelines: dict[str, Loaded] = {}
+
+    def index(self) -> Mapping[str, Any]:
+        return self.configured.index()
+
+    def config(self, part: str) -> Mapping[str, Any]:
+        return self.configured.config(part)
+
+    def hashes(self, parts: Iterable[str]) -> dict[str, str]:
+        found = {self.path.name: hash_file(self.path)}
+        for part in parts:
+            folder = self.configured.place(part)
+            texts = [p for p in sorted(folder.iterdir()) if p.suffix in TEXTS] if folder.is_dir() else []
+            others = self.configured.files(part) if self.lacks(part) else []
+            found |= {f"{part}/{path.name}": hash_file(path) for path in dict.fromkeys([*texts, *others])}
+        return found
+
+    def load(self, classes: Sequence[str], part: str, dtype: str = "float32") -> Any:
+        self.class_of(part, classes)
+        if dtype not in self._pipelines:
+            self._pipelines[dtype] = Loaded(self._open(dtype), self.facts)
+        return self._pipelines[dtype].load(classes, part, dtype)
+
+    def _open(self, dtype: str) -> Any:
+        import diffusers
+        import torch
+
+        cls = getattr(diffusers, str(self.index()["_class_name"]))
+        unread = {name: None for name in NOT_READ if name in self.index()}
+        what = f"target file {self.path}"
+        try:
+            with quiet(), recorded() as missing:
+                pipeline = cls.from_single_file(
+                    str(self.path),
+                    config=str(self.configured.root),
+                    local_files_only=True,
+                    torch_dtype=getattr(torch, dtype),
+                    **unread,
+                )
+        except Exception as error:  # many kinds, from KeyError to safetensors' own
+            fix = "give the folder or repository of a pipeline of its kind with --config"
+            raise UnavailableError(what, f"{type(error).__name__}: {brief(error)}", fix) from error
+        complete(what, cls, missing)
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                complete(what, type(part), [n for n, p in part.named_parameters() if p.is_meta])
+        return pipeline
+
+    def lacks(self, part: str) -> bool:
+        """Whether it is a text encoder whose weights are not in the file."""
+        if not part.startswith("text_encoder"):
+            return False
+        t5 = "T5" in str(self.index().get(part))
+        starts = (
+            ("text_encoders.t5xxl.",) if t5 else ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
+        )
+        return self.path.suffix not in PICKLED and not any(name.startswith(starts) for name in shapes(self.path))
+
+
+def refuse_pickle(path: Path, allow_pickle: bool) -> None:
+    """Check that a file of weights may be read.
+
+    Raises:
+        UnavailableError: It is pickled, or none.
+    """
+    if path.suffix in PICKLED and not allow_pickle:
+        why = f"it is pickled ({path.suffix}), which can hide code"
+        raise UnavailableError(f"target file {path}", why, "convert it to .safetensors, or add --allow-pickle")
+    if path.suffix not in {*PICKLED, ".safetensors"}:
+        raise UnavailableError(f"target file {path}", "not a file of weights", "give a .safetensors file or a folder")
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a safetensors file; nothing for a pickled one.
+
+    Raises:
+        UnavailableError: It is damaged.
+    """
+    if path.suffix in PICKLED:
+        return {}
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # safetensors' own
+        raise UnavailableError(f"target file {path}", brief(error), "fetch it again") from error
+
+
+def configuration_of(path: Path) -> str | None:
+    """The repository whose configuration fits a file, as diffusers tells it by names and shapes; None if it cannot."""
+    import torch
+    from diffusers.loaders.single_file_utils import fetch_diffusers_config, infer_diffusers_model_type
+
+    found = {name: torch.empty(shape, device="meta") for name, shape in shapes(path).items()}
+    velocity = {"v_pred", "ztsnr"} & set(found)
+    if "model.diffusion_model.input_blocks.0.0.weight" not in found and not any(
+        "double_blocks" in n or "joint_blocks" in n for n in found
+    ):
+        return None  # diffusers takes whatever it does not know for Stable Diffusion 1
+    if velocity or infer_diffusers_model_type(found) not in TELLING:
+        return None
+    return str(fetch_diffusers_config(found)["pretrained_model_name_or_path"])
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Names of what the networks loaded within lacked: conversion leaves such weights random, and says nothing."""
+    import torch
+
+    missing: list[str] = []
+    plain = torch.nn.Module.load_state_dict
+
+    def load(self: torch.nn.Module, *args: Any, **options: Any) -> Any:
+        report = plain(self, *args, **options)
+        missing.extend(report.missing_keys)
+        return report
+
+    torch.nn.Module.load_state_dict = load  # type: ignore[method-assign]
+    try:
+        yield missing
+    finally:
+        torch.nn.Module.load_state_dict = plain  # type: ignore[method-assign]

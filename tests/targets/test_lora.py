@@ -1,0 +1,105 @@
+"""Adapters fused into the weights: B A x scale is added, and named in the identity."""
+
+import importlib.util
+
+import pipelines
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mia_bench import TargetOptions
+from mia_bench.diffusion.lora import parse
+from mia_bench.engine.plan import open_target
+from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.plugins import Registry
+
+MODULE = {
+    "sd": "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    "sdxl": "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k",
+    "sd3": "transformer.transformer_blocks.0.attn.to_q",
+    "flux": "transformer.transformer_blocks.0.attn.to_v",
+}
+needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.load()
+
+
+def adapter(path, module, target):
+    """Of rank 2; and the change it makes."""
+    weight = target.get_submodule(module.partition(".")[2]).weight
+    source = torch.Generator().manual_seed(0)
+    down, up = torch.randn(2, weight.shape[1], generator=source), torch.randn(weight.shape[0], 2, generator=source)
+    save_file({f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}, path)
+    return up @ down
+
+
+@needs_peft
+@pytest.mark.parametrize("name", MODULE)
+def test_an_adapter_is_added_to_the_weights(registry, tmp_path, name):
+    folder = str(pipelines.saved(name, tmp_path / "pipeline"))
+    plain = open_target(registry, folder)
+    plain.open(rows=2)
+    inner = MODULE[name].partition(".")[2]
+    path = tmp_path / "adapter.safetensors"
+    change = adapter(path, MODULE[name], plain.denoiser_module)
+    before = dict(plain.denoiser_module.named_parameters())
+    prints = {plain.fingerprint}
+    for given, scale in ((str(path), 1.0), (f"{path}:0.5", 0.5), (f"{tmp_path}:-2", -2.0)):
+        target = open_target(registry, folder, TargetOptions(lora=(given,)))
+        assert f"lora 0 x {scale:g}" in target.weights() and f"lora 0 x {scale:g}" in target.facts()["weights"]
+        target.open(rows=2)
+        after = dict(target.denoiser_module.named_parameters())
+        assert after.keys() == before.keys()
+        changed = {n for n in before if not torch.equal(before[n], after[n])}
+        assert changed == {f"{inner}.weight"}
+        torch.testing.assert_close(after[f"{inner}.weight"], before[f"{inner}.weight"] + scale * change)
+        prints.add(target.fingerprint)
+    assert len(prints) == 4
+    both = open_target(registry, folder, TargetOptions(lora=(str(path), f"{path}:0.5")))
+    both.open(rows=2)
+    torch.testing.assert_close(
+        both.denoiser_module.get_submodule(inner).weight, before[f"{inner}.weight"] + 1.5 * change
+    )
+
+
+@needs_peft
+def test_an_adapter_of_another_model_is_refused(registry, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_file(
+        {"unet.nowhere.to_q.lora_A.weight": torch.ones(2, 4), "unet.nowhere.to_q.lora_B.weight": torch.ones(4, 2)}, path
+    )
+    target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(path),)))
+    with pytest.raises(UnavailableError, match=f"--lora {path}") as caught:
+        target.open(rows=2)
+    assert caught.value.fix
+
+
+def test_what_is_no_adapter(registry, tmp_path):
+    def refused(given, kind=UnavailableError):
+        with pytest.raises(kind) as caught:
+            _ = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(given),))).fingerprint
+        assert caught.value.fix
+        return str(caught.value)
+
+    assert "no *.safetensors" in refused(tmp_path)
+    assert "no such file" in refused("./nowhere.safetensors:0.5")
+    (tmp_path / "a.bin").write_bytes(b"")
+    assert "not a .safetensors file" in refused(tmp_path / "a.bin")
+    for name in "ab":
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+    assert "a.safetensors, b.safetensors in" in refused(tmp_path)
+    assert "'much' is no number" in refused("x:much", UsageError)
+    assert parse("owner/name:0.8") == ("owner/name", 0.8) and parse("x") == ("x", 1.0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is not None, reason="peft is installed")
+def test_without_peft_its_installation_is_named(registry, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(tmp_path),)))
+    assert "lora 0 x 1" in target.weights()
+    with pytest.raises(UnavailableError, match="peft, which is not installed") as caught:
+        target.open(rows=2)
+    assert "pip install 'mia-bench[lora]'" in caught.value.fix

@@ -1,0 +1,309 @@
+"""One pipeline as folder, hub cache, single file and object: the same scores; and what may not be read."""
+
+import json
+import os
+import shutil
+
+import pipelines
+import pytest
+import tiny
+import torch
+from singlefile import single_file
+
+from mia_bench import TargetOptions
+from mia_bench.diffusion import hub
+from mia_bench.engine.plan import open_target
+from mia_bench.engine.run import RunOptions, run
+from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.plugins import Registry
+
+REPOSITORY, COMMIT = "someone/tiny", "c" * 40
+
+
+@pytest.fixture(scope="module")
+def registry():
+    made = Registry.load()
+    made.datasets["given"] = tiny.dataset(tiny.icons(2, 2), ())
+    return made
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of the hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub._snapshot.cache_clear()
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return shutil.copytree(pipelines.TINY_SD, tmp_path / "pipeline")
+
+
+def scored(registry, folder, target, **options):
+    """Scores of three attacks on a few images, and the result."""
+    given = {"dataset": "given", "threads": 1, "rows": 4, "batch": 4, "out": folder}
+    result = run(registry, RunOptions("loss,pia,clid", target=target, target_options=TargetOptions(**options), **given))
+    assert {row.status for row in result.rows if not row.control} == {"ok"} and not result.failures
+    found = {key: value for key, value in tiny.scores(folder).items() if not key[0].startswith("blind")}
+    assert len(found) == 12 == len(set(found.values()))
+    return found, result
+
+
+def refused(registry, spec, kind=UnavailableError, **options):
+    """What the user is told, and the fix."""
+    with pytest.raises(kind) as caught:
+        target = open_target(registry, str(spec) if not hasattr(spec, "config") else spec, TargetOptions(**options))
+        target.weights()
+        target.open()
+    assert caught.value.fix
+    return str(caught.value), caught.value.fix
+
+
+def test_the_same_scores_wherever_the_pipeline_is(registry, cache, tmp_path):
+    folder = pipelines.TINY_SD
+    pipelines.in_hub_cache(folder, cache, REPOSITORY, COMMIT)
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    wanted, local = scored(registry, tmp_path / "a", str(folder))
+    from_hub, on_hub = scored(registry, tmp_path / "b", REPOSITORY, revision="main")
+    from_file, in_file = scored(registry, tmp_path / "c", str(file), config=str(folder))
+    from_object, loaded = scored(registry, tmp_path / "d", pipelines.sd())
+    assert wanted == from_hub == from_file == from_object, "bit for bit"
+    assert on_hub.target_fingerprint == local.target_fingerprint, "the same files"
+    assert len({r.target_fingerprint for r in (local, in_file, loaded)}) == 3
+    facts = on_hub.target_facts
+    assert (facts["repository"], facts["revision"], facts["asked revision"]) == (REPOSITORY, COMMIT, "main")
+    assert on_hub.target_options == {"revision": "main"} and local.target_options == {}
+    assert in_file.target_facts["file"] == "tiny.safetensors" and in_file.target_facts["weights"]["tiny.safetensors"]
+    assert loaded.target == "StableDiffusionPipeline" == loaded.target_facts["object"]
+    stored = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert stored["target_facts"]["revision"] == COMMIT and stored["target_options"] == {"revision": "main"}
+
+
+def test_a_tensor_more_or_less_is_another_object():
+    from mia_bench.diffusion.loaded import Loaded
+
+    pipeline = pipelines.sd()
+    before = Loaded(pipeline).hashes(["unet", "tokenizer", "scheduler"])
+    assert Loaded(pipelines.sd()).hashes(["unet", "tokenizer", "scheduler"]) == before
+    next(pipeline.unet.parameters()).data.view(-1)[0] += 1e-3
+    after = Loaded(pipeline).hashes(["unet", "tokenizer", "scheduler"])
+    assert {n for n in before if before[n] != after[n]} == {"unet/weights"}
+
+
+def test_half_precision_variants_are_read_where_there_is_nothing_else(registry, copy):
+    pipeline = pipelines.sd().to(torch.float16)
+    pipeline.save_pretrained(copy, variant="fp16")
+    assert not any(".fp16." in n for n in open_target(registry, str(copy)).weights()), "full precision first"
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    target = open_target(registry, str(copy))
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in target.weights()
+    target.open(rows=2)
+    assert target.unet.dtype == torch.float32
+    torch.testing.assert_close(target.unet.conv_in.weight, pipeline.unet.conv_in.weight.float(), rtol=0, atol=0)
+
+
+def test_sharded_weights_are_read_and_hashed(registry, copy):
+    whole = open_target(registry, str(copy))
+    whole.open(rows=2)
+    for path in (copy / "unet").glob("*.safetensors"):
+        path.unlink()
+    whole.unet.save_pretrained(copy / "unet", max_shard_size="100KB")
+    target = open_target(registry, str(copy))
+    shards = [n for n in target.weights() if "-of-" in n]
+    assert len(shards) > 2 and "unet/diffusion_pytorch_model.safetensors.index.json" in target.weights()
+    target.open(rows=2)
+    assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), whole.unet.parameters(), strict=True))
+
+
+# What may not be read -----------------------------------------------------------------------------------------------
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_pickled_weights_are_refused_unless_allowed(registry, copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipelines.sd().unet.save_pretrained(copy / "unet", safe_serialization=False)
+    whole = open_target(registry, str(pipelines.TINY_SD))
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    why, fix = refused(registry, copy)
+    assert "its weights are pickled (diffusion_pytorch_model.bin)" in why and "--allow-pickle" in fix
+    target = open_target(registry, str(copy), TargetOptions(allow_pickle=True))
+    assert "unet/diffusion_pytorch_model.bin" in target.weights()
+    for one in (target, whole):
+        one.open(rows=2)
+    assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), whole.unet.parameters(), strict=True))
+    torch.save({"conv_in.weight": Bomb()}, copy / "unet" / "diffusion_pytorch_model.bin")
+    why, _ = refused(registry, copy, allow_pickle=True)
+    assert not (tmp_path / "exploded").exists(), "tensors alone are unpickled"
+
+
+def test_a_pickled_file_is_refused_and_never_run(registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": {"model.diffusion_model.input_blocks.0.0.weight": Bomb()}}, path)
+    why, fix = refused(registry, path, config=str(pipelines.TINY_SD))
+    assert "it is pickled (.ckpt)" in why and "--allow-pickle" in fix
+    refused(registry, path, config=str(pipelines.TINY_SD), allow_pickle=True)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_pickled_file_of_tensors_alone_is_read_where_that_is_allowed(registry, tmp_path):
+    from safetensors.torch import load_file
+
+    safe = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    torch.save({"state_dict": load_file(safe)}, tmp_path / "tiny.ckpt")
+    target = open_target(
+        registry, str(tmp_path / "tiny.ckpt"), TargetOptions(config=str(pipelines.TINY_SD), allow_pickle=True)
+    )
+    target.open(rows=2)
+    wanted = pipelines.sd().unet.parameters()
+    assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), wanted, strict=True))
+
+
+def test_code_in_a_repository_is_never_run(registry, copy):
+    (copy / "model_index.json").write_text(json.dumps({"_class_name": ["pipeline", "Mine"]}))
+    why, _ = refused(registry, copy, UsageError)
+    assert "code of its own (pipeline.Mine), which is never run" in why
+
+
+def test_the_safety_checker_is_never_loaded(registry, copy, tmp_path):
+    index = json.loads((copy / "model_index.json").read_text())
+    index |= {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"]}
+    index |= {"feature_extractor": ["transformers", "CLIPImageProcessor"]}
+    (copy / "model_index.json").write_text(json.dumps(index))
+    (copy / "safety_checker").mkdir()
+    (copy / "safety_checker" / "model.safetensors").write_bytes(b"damaged")
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    for spec, options in ((copy, {}), (file, {"config": str(copy)})):
+        target = open_target(registry, str(spec), TargetOptions(**options))
+        assert not any("safety" in name for name in target.weights())
+        target.open(rows=2)
+
+
+# What does not fit --------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_lack_a_tensor_are_refused(registry, copy, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for name in ("unet/diffusion_pytorch_model", "text_encoder/model"):
+        path = copy / f"{name}.safetensors"
+        weights = load_file(path)
+        lost = sorted(weights)[3]
+        save_file({k: v for k, v in weights.items() if k != lost}, path, metadata={"format": "pt"})
+        why, _ = refused(registry, copy)
+        assert "it lacks 1 weights, e.g." in why
+        save_file(weights, path, metadata={"format": "pt"})
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    weights = load_file(file)
+    for lost in ("model.diffusion_model.out.2.bias", "first_stage_model.decoder.conv_out.weight"):
+        save_file({k: v for k, v in weights.items() if k != lost}, file)
+        refused(registry, file, config=str(copy))
+
+
+def test_a_file_that_does_not_tell_its_configuration(registry, tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "some.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    why, fix = refused(registry, path)
+    assert "does not say which configuration it has" in why and "--config FOLDER" in fix
+    path.write_bytes(b"damaged")
+    assert "fetch it again" in refused(registry, path)[1]
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "not a file of weights" in refused(registry, tmp_path / "notes.txt")[0]
+    assert "no such folder" in refused(registry, path, config="./nowhere")[0]
+
+
+def test_the_repository_that_a_file_goes_by(registry, cache, tmp_path):
+    pipelines.in_hub_cache(pipelines.TINY_SD, cache, "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    target = open_target(registry, str(file))
+    facts = target.facts()
+    assert facts["config repository"] == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert "unet/config.json" in target.weights() and not any("unet/diffusion" in n for n in target.weights())
+    target.open(rows=2)
+    hub._snapshot.cache_clear()
+    shutil.rmtree(cache)
+    why, fix = refused(registry, file)
+    assert "configuration of tiny.safetensors" in why and "--config FOLDER" in fix
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"revision": "main"}, "--revision: the target is a folder"),
+        ({"config": "x"}, "--config: the target is a folder"),
+    ],
+)
+def test_options_that_say_nothing_about_a_folder(registry, options, said):
+    assert refused(registry, pipelines.TINY_SD, UsageError, **options)[0].startswith(said)
+
+
+def test_options_that_a_target_does_not_read(registry):
+    assert "ddpm does not read --lora" in refused(registry, pipelines.TINY_DDPM, UsageError, lora=("x",))[0]
+    assert (
+        "emoji-realworld does not read --revision" in refused(registry, "emoji-realworld", UsageError, revision="x")[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "why"),
+    [
+        ("unet", {"in_channels": 9}, "9 channels in and 4 out"),
+        ("unet", {"sample_size": [16, 24]}, "sample_size is"),
+        ("unet", {"time_cond_proj_dim": 8}, "wants further inputs (time_cond_proj_dim=8)"),
+        ("scheduler", {"_class_name": "KarrasVeScheduler"}, "scheduler KarrasVeScheduler"),
+        ("scheduler", {"prediction_type": "flow_prediction"}, "unknown prediction type"),
+    ],
+)
+def test_models_of_another_kind_are_refused(registry, copy, part, changes, why):
+    from diffusers import UNet2DConditionModel
+
+    path = copy / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(config))
+    if part == "unet":
+        UNet2DConditionModel.from_config(config).save_pretrained(copy / part)
+    assert why in refused(registry, copy)[0]
+
+
+def test_a_pipeline_that_no_family_loads(registry, copy):
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
+    why, fix = refused(registry, copy, UsageError)
+    assert "no plugin loads a StableDiffusionInpaintPipeline" in why and "FluxPipeline" in fix
+    index["unet"] = ["diffusers", "UNet2DModel"]
+    (copy / "model_index.json").write_text(json.dumps(index))
+    assert "it is a UNet2DModel, not a UNet2DConditionModel" in refused(registry, copy)[0]
+
+
+def test_resolution(registry):
+    target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(resolution=64))
+    plain = open_target(registry, str(pipelines.TINY_SD))
+    assert target.fingerprint != plain.fingerprint and target.facts()["resolution"] == 64
+    target.open(rows=2)
+    assert (target.image_size, target.sample_shape) == (64, (4, 32, 32))
+    assert target.denoiser(torch.zeros(1, 4, 32, 32), 1, target.condition([""])).shape == (1, 4, 32, 32)
+    why, fix = refused(registry, pipelines.TINY_SD, UsageError, resolution=30)
+    assert "multiple of 4" in why and "its own is 32" in fix
+
+
+def test_files_are_hashed_once_until_they_change(tmp_path, monkeypatch):
+    import hashlib
+
+    from mia_bench.diffusion.checkpoint import hash_file
+
+    path, read = tmp_path / "file", []
+    digest = hashlib.file_digest
+    monkeypatch.setattr("hashlib.file_digest", lambda *a: read.append(1) or digest(*a))
+    path.write_bytes(b"one")
+    assert hash_file(path) == hash_file(path) == hashlib.sha256(b"one").hexdigest() and len(read) == 1
+    path.write_bytes(b"two")
+    os.utime(path, ns=(0, 1))
+    assert hash_file(path) == hashlib.sha256(b"two").hexdigest()
