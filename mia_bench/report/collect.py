@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mia_bench.report.table import division_text
 from mia_bench.report.text import json_text, printable, table
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def show_plan(prepared: Prepared, as_json: bool) -> None:
     ]
     print(printable(f"{plan.dataset} on {plan.target} ({plan.target_kind}): {n} samples\n"))
     print(table(rows, ["attack", "queries per image", "in all", "parameters"], right=(1, 2)))
+    if plan.division:
+        print(division_text(plan.division))
     for skipped in plan.skipped:
         print(printable(f"skipped {skipped.label}: {skipped.reason}"))
     print(printable(f"\nrun folder: {prepared.store.folder}"))
