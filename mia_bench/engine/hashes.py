@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from mia_bench.cache import SHA256, HashCache
 from mia_bench.dataset import Sample
+from mia_bench.engine.hash_cache import SHA256, HashCache
 from mia_bench.errors import SampleError
 from mia_bench.near import dhash
 

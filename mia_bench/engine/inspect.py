@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_bench.attack import Access, Attack, Control, Measured
-from mia_bench.cache import SHA256
 from mia_bench.dataset import Dataset, Sample
 from mia_bench.encoder import Encoder, Offer
 from mia_bench.engine.blame import blaming, fault
 from mia_bench.engine.encoders import at_hand, resolver
+from mia_bench.engine.hash_cache import SHA256
 from mia_bench.engine.look import Look, Looker
 from mia_bench.engine.plan import SampleTable, open_dataset, take
 from mia_bench.engine.run import DEFAULT_DATASET, open_device

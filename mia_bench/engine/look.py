@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mia_bench.attack import Attack
-from mia_bench.cache import HashCache
 from mia_bench.dataset import Sample
 from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import fault
+from mia_bench.engine.hash_cache import HashCache
 from mia_bench.engine.hashes import CACHE, reading
 from mia_bench.errors import SampleError
 from mia_bench.images import file_format, to_pixels

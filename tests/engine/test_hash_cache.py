@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mia_bench.cache import HashCache, cache_folder
+from mia_bench.cache import cache_folder
+from mia_bench.engine.hash_cache import HashCache
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_garbage_is_no_number():
 def test_many_processes_lose_nothing(folder):
     code = """
 import hashlib, sys
-from mia_bench.cache import HashCache
+from mia_bench.engine.hash_cache import HashCache
 cache = HashCache("t")
 for i in range(200):
     number = int(sys.argv[1]) * 1000 + i
