@@ -34,6 +34,8 @@ class Sample:
         group: Near-duplicates share one; defaults to the id.
         labels: Further labels, e.g. `{"memorised": True}`.
         word_weights: Importance of each word of the caption (split at spaces), if the dataset supplies it.
+        near: The image's `mia_bench.near.dhash`, where the dataset knows it: then nothing is decoded to find
+            near-duplicates.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Sample:
     group: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
     word_weights: tuple[float, ...] | None = None
+    near: int | None = None
 
     @cached_property
     def digest(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from mia_bench.errors import SampleError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 100_000_000  # beyond this a file is taken for a decompression bomb
 MAX_ASPECT = 50  # beyond this the short side cannot be brought to a model's resolution within bounded memory
@@ -68,18 +70,31 @@ def _check_shape(width: int, height: int) -> None:
 
 
 def _open(path: Path) -> Image:
-    from PIL import Image as pil
     from PIL import ImageOps
 
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")  # reading a pipe or a device would never end
+    with _header(path) as file:
+        _check_shape(*file.size)
+        file.load()
+        return to_rgb(ImageOps.exif_transpose(file))
+
+
+@contextmanager
+def _header(path: Path) -> Iterator[ImageFile]:
+    from PIL import Image as pil
+
     pil.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on size (checked here) and on odd metadata
         with pil.open(path, formats=[f for f in FORMATS if f in pil.OPEN]) as file:
-            _check_shape(*file.size)
-            file.load()
-            return to_rgb(ImageOps.exif_transpose(file))
+            yield file
+
+
+def file_format(path: Path) -> str:
+    """Name of an image file's format, as its content says, e.g. `JPEG`; for a file that `read_image` could read."""
+    with _header(path) as file:
+        return file.format or ""
 
 
 def to_rgb(image: Image) -> Image:

@@ -90,6 +90,35 @@ class Row(_Record):
     """Seconds per image, charged by the queries asked."""
 
 
+class Division(_Record):
+    """How the harness itself chose among a dataset's samples: `--calibration`, `--balance`."""
+
+    calibration: float | None
+    """Share of each class that was set apart as calibration set, if that was asked for."""
+
+    members: int
+    """Of the calibration set; the other count likewise."""
+    nonmembers: int
+
+    balance: bool
+    """Whether the larger class of each split was cut to the size of the smaller."""
+
+    seed: int
+    """What the choice depends on, beside the samples."""
+
+    near: int
+    """Bits in which the hashes of two images may differ to be taken for near-duplicates."""
+
+    together: int
+    """Samples that share a group with another, which is never divided."""
+
+    unread: int
+    """Images that could not be read, so that their near-duplicates are unknown."""
+
+    digest: str
+    """Hash of the outcome: every audit and calibration sample with its split."""
+
+
 class Failure(_Record):
     """One sample that could not be used."""
 
@@ -145,6 +174,8 @@ class Result(_Record):
     dtype: str
     latent: str
     samples_hash: str
+    division: Division | None = None
+    """How the samples were chosen, where the dataset does not fix it."""
     n_members: int
     """Positives of the task (audit members) that at least one row could read; the other counts likewise."""
     n_nonmembers: int

@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "Run attacks on a dataset and a target, and print the table.",
     "list": "List attacks, datasets, targets and plugins.",
     "describe": "Describe one attack, dataset or target.",
+    "inspect": "Show what a dataset is like before any model is asked.",
     "score": "Score a run again from its stored measurements.",
     "report": "Print the table of a finished run.",
     "doctor": "Say what this machine has, and which attacks can be run on a target.",

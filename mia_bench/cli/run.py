@@ -53,6 +53,15 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     help="A model that never saw the samples, e.g. the one the target was tuned from; some attacks ask it too.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
+@click.option(
+    "--calibration",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="FRACTION",
+    help="Set apart this share of each class to calibrate on, where the dataset has no calibration set of its own; "
+    "near-duplicates stay together.",
+)
+@click.option("--balance", is_flag=True, help="Cut the larger class of each split to the size of the smaller.")
+@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Of these two.  [default: 0]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)

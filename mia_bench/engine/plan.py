@@ -23,7 +23,7 @@ from mia_bench.engine.label import Label
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
-from mia_bench.result import Task
+from mia_bench.result import Division, Task
 from mia_bench.target import Target, TargetOptions
 
 PLAN_VERSION = 1
@@ -67,6 +67,18 @@ class SampleTable(_Record):
     member: tuple[bool | None, ...]
     group: tuple[str, ...]
     captioned: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> SampleTable:
+        """These samples, in this order."""
+        return cls(
+            id=tuple(s.id for s in samples),
+            digest=tuple(s.digest for s in samples),
+            split=tuple(s.split for s in samples),
+            member=tuple(s.member for s in samples),
+            group=tuple(s.group or s.id for s in samples),
+            captioned=tuple(bool(s.caption) for s in samples),
+        )
 
     @property
     def audit(self) -> NDArray[np.bool_]:
@@ -130,6 +142,7 @@ class Plan(_Record):
     latent: Literal["mode", "sample"]
     independent_noise: bool
     calibration: str | None  # why there is no usable calibration set, or None
+    division: Division | None = None
     attacks: tuple[PlannedAttack, ...]
     skipped: tuple[Skipped, ...]
     samples: SampleTable
@@ -271,6 +284,7 @@ def make_plan(
     encoder_of: Resolve,
     independent_noise: bool = False,
     reference_spec: str | None = None,
+    division: Division | None = None,
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -350,16 +364,10 @@ def make_plan(
         latent=latent,
         independent_noise=independent_noise,
         calibration=usable,
+        division=division,
         attacks=tuple(attacks),
         skipped=tuple(skipped),
-        samples=SampleTable(
-            id=tuple(s.id for s in samples),
-            digest=tuple(s.digest for s in samples),
-            split=tuple(s.split for s in samples),
-            member=tuple(s.member for s in samples),
-            group=tuple(s.group or s.id for s in samples),
-            captioned=tuple(bool(s.caption) for s in samples),
-        ),
+        samples=SampleTable.of(samples),
         command=command,
     )
 

@@ -31,6 +31,7 @@ from mia_bench.engine.plan import (
     take,
 )
 from mia_bench.engine.select import Options, make_params, select
+from mia_bench.engine.splits import divide
 from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
@@ -60,6 +61,9 @@ class RunOptions:
     target_options: TargetOptions = field(default_factory=TargetOptions)
     reference: str | None = None
     limit: int | None = None
+    calibration: float | None = None  # share of each class to set apart
+    balance: bool = False  # cut the larger class to the size of the smaller
+    split_seed: int | None = None  # of these two
     seed: int = 0
     device: str | None = None
     dtype: str = "float32"
@@ -116,7 +120,9 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
             target.reference = open_target(registry, options.reference, shared)
             _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
-        samples = take(dataset.samples(), options.limit)
+        everything = dataset.samples()
+    divided, division = divide(everything, options.calibration, options.balance, options.split_seed, named)
+    samples = take(divided, options.limit)
     preset = "" if options.full else dataset.meta.preset
     selected = select(registry, options.attacks, options.keyword, options.options, preset)
     encoder_of = resolver(registry, target.meta.kind)
@@ -137,6 +143,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         encoder_of=encoder_of,
         independent_noise=options.independent_noise,
         reference_spec=options.reference,
+        division=division,
         command=options.command,
     )
     store = Store(options.out or default_folder(named, spec, options.seed))

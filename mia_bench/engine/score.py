@@ -277,6 +277,7 @@ def _result(
         dtype=plan.dtype,
         latent=plan.latent,
         samples_hash=plan.samples.digest_of_all,
+        division=plan.division,
         n_members=int((positive & usable).sum()),
         n_nonmembers=int((negative & usable).sum()),
         n_unknown=int((unknown & usable).sum()),

@@ -8,7 +8,7 @@ from mia_bench.attack import PARTIAL
 from mia_bench.errors import ExitStatus
 from mia_bench.metrics import Metric
 from mia_bench.report.text import json_text, printable, seconds_text, table
-from mia_bench.result import MEMBERSHIP, Result, Row
+from mia_bench.result import MEMBERSHIP, Division, Result, Row
 
 METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
 SHORT = {PARTIAL: "partial spec"}  # tags that would make every row wider than a screen
@@ -56,6 +56,8 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append(f"{SHORT[PARTIAL]}: {PARTIAL}; `mia-bench describe NAME` says what is ours")
     if result.task != MEMBERSHIP:
         said.append("what attacks fit on a calibration set, they fit for membership; no threshold is carried over")
+    if result.division:
+        said.append(division_text(result.division))
     if result.calibration:
         said.append(f"no threshold, scaler or weight could be calibrated: {result.calibration}")
     if any(r.blind and r.blind.verdict == "does not clear" for r in ok):
@@ -100,6 +102,18 @@ def _left_out(result: Result) -> list[str]:
         *lines[:LINES],
         *([f"... and more; results.json lists all {len(result.failures)}"] if lines[LINES:] else []),
     ]
+
+
+def division_text(division: Division) -> str:
+    """How the samples were chosen, in one line."""
+    said = []
+    if division.calibration is not None:
+        share = f"{division.calibration:.3g} of each class, {division.members} + {division.nonmembers} in all"
+        unread = f", {division.unread} images unread" if division.unread else ""
+        said.append(f"calibration set: {share}, {division.together} near-duplicates kept together{unread}")
+    if division.balance:
+        said.append("the larger class of each split cut to the smaller")
+    return f"{'; '.join(said)}; split seed {division.seed}, {division.digest[:12]}"
 
 
 def show_details(result: Result) -> None:
