@@ -107,7 +107,8 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
         images.clean()
         rows = ledger.rows()
         wanted = [link for link in links if _wanted(link, rows.get(link.id), images, options.again)]
-        jobs = jobs_of(wanted)
+        # What failed before comes last: a url for which its host always asks to wait must not keep others waiting.
+        jobs = jobs_of(sorted(wanted, key=lambda link: link.id in rows))
         watch.start(len(wanted), len(links) - len(wanted))
         left = 0
         if jobs:
