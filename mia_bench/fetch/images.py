@@ -64,11 +64,6 @@ class Images:
             return self.path(sha256).stat().st_size == size
         return False
 
-    def clean(self) -> None:
-        """Remove what a killed process left half written; only while nobody else writes."""
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-
     def keep(self, body: bytes, content_type: str = "") -> Kept:
         """Decode a body as every later reader will, and keep it.
 

@@ -104,7 +104,8 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
     links = first(dataset.links, options.limit)
     with _locked(folder):
         ledger, images = Ledger(folder / "ledger.jsonl"), Images(folder / "images")
-        images.clean()
+        for left in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
+            left.unlink(missing_ok=True)
         rows = ledger.rows()
         wanted = [link for link in links if _wanted(link, rows.get(link.id), images, options.again)]
         # What failed before comes last: a url for which its host always asks to wait must not keep others waiting.
