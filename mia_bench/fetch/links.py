@@ -145,7 +145,7 @@ class UrlList(Dataset):
     @property
     def path(self) -> str:
         """The path that was given, or nothing."""
-        return ",".join(p for p in self._parts if p.partition("=")[0] not in ("balanced", "list"))
+        return ",".join(p for p in self._parts if p != "balanced" and not p.startswith(("balanced=", "list=")))
 
     @property
     def seed(self) -> int | None:

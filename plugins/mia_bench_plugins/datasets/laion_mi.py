@@ -19,7 +19,7 @@ class LaionMi(UrlList):
     meta = DatasetMeta(
         name="laion-mi",
         summary="members and non-members of Stable Diffusion v1-4, as urls; `mia-bench fetch laion-mi` first",
-        targets=("sd-v1-4",),
+        targets=("sd-v1-4", "sd-v1-5"),
         construction="members from LAION-Aesthetics v2 5+, on which Stable Diffusion v1-4 was trained; non-members "
         "from LAION-2B-MultiTranslated, de-duplicated and filtered to resemble them",
         biases="captions of non-members are machine translations, and tell: compare blind@caption. Links die by host, "
