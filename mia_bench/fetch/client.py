@@ -173,7 +173,7 @@ def _fault(error: Exception, answered: bool) -> tuple[str, bool]:
         return "tls", False
     if isinstance(error, httpcore2.ConnectError | httpcore2.ConnectTimeout):
         return "connect", True
-    if isinstance(error, httpcore2.ReadError | httpcore2.WriteError):
+    if isinstance(error, httpcore2.NetworkError | httpcore2.TimeoutException):  # timeouts of the system's own
         return "reset", True
     if isinstance(error, httpcore2.RemoteProtocolError) and (answered or "disconnected" in str(error)):
         return ("cut" if answered else "reset"), True

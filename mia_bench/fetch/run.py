@@ -26,6 +26,7 @@ from mia_bench.fetch.links import Link, UrlList
 from mia_bench.fetch.survivors import Survival, freeze, hashed, judge, kinds_of, lost, survival
 
 ATTEMPTS = 3  # of one url in one run
+BACKOFF_S = 1.0  # before the second; four times as long before the third
 MAX_WAIT_S = 60.0  # a host that asks to wait longer is left alone until the next run
 UNREACHED = {"dns", "connect", "timeout", "host-down"}
 GIVE_UP_AFTER = 30  # urls of ten hosts or more, none of which was reached: there is no network
@@ -42,7 +43,6 @@ class FetchOptions:
         timeout: Seconds that one request may take.
         allow_origin: Host and port that may be a private address.
         again: Ask again also what is settled: pages that are gone, or no images.
-        backoff: Seconds before the second attempt; four times as long before the third.
     """
 
     limit: int | None = None
@@ -51,7 +51,6 @@ class FetchOptions:
     timeout: float = 30.0
     allow_origin: tuple[str, int] | None = None
     again: bool = False
-    backoff: float = 1.0
 
 
 class Watch(Protocol):
@@ -104,8 +103,8 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
     links = first(dataset.links, options.limit)
     with _locked(folder):
         ledger, images = Ledger(folder / "ledger.jsonl"), Images(folder / "images")
-        for left in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
-            left.unlink(missing_ok=True)
+        for half in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
+            half.unlink(missing_ok=True)
         rows = ledger.rows()
         wanted = [link for link in links if _wanted(link, rows.get(link.id), images, options.again)]
         # What failed before comes last: a url for which its host always asks to wait must not keep others waiting.
@@ -208,7 +207,7 @@ class _Fetcher:
             job.attempts += 1
             answer = await self.client.get(job.url)
             self._note(host, job, answer)
-            wait = answer.wait if answer.wait is not None else self.options.backoff * 4 ** (job.attempts - 1)
+            wait = answer.wait if answer.wait is not None else BACKOFF_S * 4 ** (job.attempts - 1)
             if answer.wait and answer.wait > MAX_WAIT_S:
                 self.left += turns.rest(host)
             elif answer.wait:
@@ -267,13 +266,13 @@ class _Fetcher:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder against a second fetch. The system drops the lock of a killed process by itself."""
-    try:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=0)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire()
-    except Timeout:
-        raise UsageError(f"cache {folder}", "another fetch is writing to it", "wait for it to end") from None
+        except Timeout:
+            raise UsageError(f"cache {folder}", "another fetch is writing to it", "wait for it to end") from None
     try:
         yield
     finally:

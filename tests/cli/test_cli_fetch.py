@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).parents[1] / "fetch"))
 import urlplugin
 from urlserver import listed, serving
 
+from mia_bench.fetch import run
 from mia_bench.plugins import Registry
 from mia_bench.report import fetched as report
 from mia_bench_plugins.datasets import laion_mi
@@ -34,6 +35,7 @@ def server():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(run, "BACKOFF_S", 0.02)
 
 
 @pytest.fixture
@@ -51,9 +53,9 @@ def laion(tmp_path, server):
 
 def test_fetch_and_run(cli, laion, server, tmp_path):
     options = [*laion, "-p", tiny.__file__]
-    run = ["run", "--dataset", "laion-mi:copy", "--target", "tiny:7", "--attacks", "loss,pia,blind", *options]
-    run += ["--limit", 6, "--out", "run"]
-    before = cli(*run)
+    command = ["run", "--dataset", "laion-mi:copy", "--target", "tiny:7", "--attacks", "loss,pia,blind", *options]
+    command += ["--limit", 6, "--out", "run"]
+    before = cli(*command)
     assert before.status == 3
     assert "have not been fetched" in before.err and "fix: run `mia-bench fetch laion-mi:copy`" in before.err
     fetch = ["fetch", "laion-mi:copy", "--allow-origin", server.origin, *laion]
@@ -65,7 +67,7 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     assert "lost: " in done.out and "http-404 2" in done.out and "tls 2" in done.out
     assert "next: mia-bench run --dataset laion-mi:copy" in done.out
     assert "34 urls to ask" in done.err
-    after = cli(*run, "--json")
+    after = cli(*command, "--json")
     assert after.status == 0, after.all
     (result,) = [json.loads(after.out)] if after.out.startswith("{") else [json.loads(after.out)[0]]
     frozen = json.loads(next((tmp_path / "cache").rglob("survivors.json")).read_text())

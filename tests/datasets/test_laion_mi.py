@@ -197,7 +197,12 @@ def test_the_list_comes_from_the_hub_once(tmp_path):
         hub.root, hub.asked = put(tmp_path / "files"), []
         threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
         endpoint = f"http://127.0.0.1:{hub.server_port}"
-        environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(tmp_path / "new"), "HF_HUB_OFFLINE": "0"}
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_CACHE": str(tmp_path / "new"),
+            "HF_HUB_OFFLINE": "0",
+        }
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
         )

@@ -4,7 +4,7 @@ import pytest
 from urlplugin import Urls
 from urlserver import listed, serving
 
-from mia_bench.fetch import client
+from mia_bench.fetch import client, run
 from mia_bench.fetch.ledger import Ledger
 from mia_bench.fetch.run import FetchOptions, fetch
 
@@ -39,6 +39,7 @@ def server(_server):
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(client, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(run, "BACKOFF_S", 0.02)
     return tmp_path / "cache"
 
 
@@ -50,7 +51,7 @@ def fetched(tmp_path, server):
         made = [(name, kind, server.url(name, what)) for name, kind, what in rows]
         dataset = Urls(str(listed(tmp_path / "urls.jsonl", [*made, *urls])))
         origin = ("127.0.0.1", server.server_port)
-        given = {"timeout": 5.0, "backoff": 0.02, "allow_origin": origin, **options}
+        given = {"timeout": 5.0, "allow_origin": origin, **options}
         result = fetch(dataset, FetchOptions(**given), watch or Quiet())
         return result, Ledger(dataset.folder / "ledger.jsonl").rows(), Urls(dataset.argument)
 

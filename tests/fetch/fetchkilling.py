@@ -15,6 +15,7 @@ from pathlib import Path
 
 from urlplugin import Urls
 
+from mia_bench.fetch import run as fetching
 from mia_bench.fetch.guard import parse_origin
 from mia_bench.fetch.ledger import Ledger
 from mia_bench.fetch.run import FetchOptions, fetch
@@ -108,7 +109,7 @@ def child(work):
 def run(folder, origin, arm=lambda: None):
     os.environ["MIA_BENCH_CACHE"] = str(folder / "cache")
     arm()
-    options = FetchOptions(allow_origin=parse_origin(origin), backoff=0.01, timeout=20.0, workers=4)
+    options = FetchOptions(allow_origin=parse_origin(origin), timeout=20.0, workers=4)
     return fetch(Urls(str(folder / "urls.jsonl")), options, Quiet())
 
 
@@ -136,6 +137,7 @@ def main(root, origin):
     from urlserver import picture
 
     picture("warm")
+    fetching.BACKOFF_S = 0.01
     gc.freeze()
     for number, (name, arm, delay) in enumerate([("never", lambda: None, None), *kills()]):
         folder, report = root / f"s{number}", root / f"s{number}.json"

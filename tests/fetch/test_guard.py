@@ -117,7 +117,7 @@ def test_private_addresses_among_others_are_left_out(monkeypatch):
 
 def test_a_name_of_private_addresses_is_refused(monkeypatch):
     network = Recorder()
-    with pytest.raises(RefusedError, match="127.0.0.1"):
+    with pytest.raises(RefusedError, match=r"127\.0\.0\.1"):
         connect(monkeypatch, [["127.0.0.1", "10.0.0.1"]], network=network)
     assert network.to == []
 

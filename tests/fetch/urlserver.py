@@ -5,7 +5,6 @@ It speaks TLS too, on the same port, with a certificate that nobody trusts.
 
 import gzip
 import io
-import os
 import socket
 import ssl
 import struct
@@ -50,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.asked.append((self.path, time.monotonic(), dict(self.headers)))
             seen = sum(path == self.path for path, *_ in server.asked)
-            server.active += 1
+            server.active += kind == "busy"
             server.most = max(server.most, server.active)
         try:
             self.answer(name, kind, seen)
@@ -58,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         finally:
             with server.lock:
-                server.active -= 1
+                server.active -= kind == "busy"
 
     def send(self, body=b"", status=200, kind="image/jpeg", **headers):
         self.send_response(status)
@@ -208,5 +207,3 @@ def listed(path, rows):
 
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
