@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mia_bench.cache import cache_folder
 from mia_bench.dataset import Dataset, Sample, Split
@@ -52,7 +52,12 @@ class UrlList(Dataset):
     A subclass gives `urls()`; it may need `download()` first. What follows the name is, separated by commas: a path,
     `balanced` or `balanced=SEED` (as many of each class as the smaller has, drawn with this seed), and `list=HASH` (an
     older list of survivors).
+
+    Attributes:
+        choices: What is not part of the path when `=` follows.
     """
+
+    choices: ClassVar[tuple[str, ...]] = ("balanced", "list")
 
     @abstractmethod
     def urls(self) -> Sequence[Link]:
@@ -116,7 +121,7 @@ class UrlList(Dataset):
         Raises:
             UnavailableError: Nothing has been fetched.
         """
-        return frozen(self.folder, self._choice("list"), f"dataset {self.spec}", self.command)
+        return frozen(self.folder, self.choice("list"), f"dataset {self.spec}", self.command)
 
     @property
     def revision(self) -> str:
@@ -145,7 +150,8 @@ class UrlList(Dataset):
     @property
     def path(self) -> str:
         """The path that was given, or nothing."""
-        return ",".join(p for p in self._parts if p != "balanced" and not p.startswith(("balanced=", "list=")))
+        chosen = tuple(f"{name}=" for name in self.choices)
+        return ",".join(p for p in self._parts if p != "balanced" and not p.startswith(chosen))
 
     @property
     def seed(self) -> int | None:
@@ -156,7 +162,7 @@ class UrlList(Dataset):
         """
         if "balanced" in self._parts:
             return 0
-        text = self._choice("balanced")
+        text = self.choice("balanced")
         if text and not text.isdecimal():
             raise UsageError(f"dataset {self.spec}", f"the seed {text!r} is no number", "write balanced=0")
         return int(text) if text else None
@@ -165,7 +171,8 @@ class UrlList(Dataset):
     def _parts(self) -> list[str]:
         return [part for part in self.argument.split(",") if part]
 
-    def _choice(self, name: str) -> str:
+    def choice(self, name: str) -> str:
+        """What follows `name=`, or nothing."""
         return next((p.partition("=")[2] for p in self._parts if p.startswith(f"{name}=")), "")
 
 

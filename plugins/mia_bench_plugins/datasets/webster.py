@@ -6,15 +6,19 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mia_bench import Dataset, DatasetMeta, hookimpl
+from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.fetch.links import Link, UrlList
+from mia_bench_plugins.datasets.laion_mi import LaionMi
 
 SOURCE = "examples/sdv1_500_memorized.jsonl of https://github.com/YuxinWenRick/diffusion_memorization"
 
 
 class Webster(UrlList):
-    """500 captions with the urls of their images, all memorised members; the images have to be fetched."""
+    """500 captions with the urls of their images, all memorised members; the images have to be fetched.
+
+    Alone there is nothing to tell them from: `beside=laion-mi` adds the images that were fetched of LAION-mi.
+    """
 
     meta = DatasetMeta(
         name="webster",
@@ -24,8 +28,31 @@ class Webster(UrlList):
         licence="none stated; the images belong to their makers",
         citation="Webster, A Reproducible Extraction of Training Images from Diffusion Models, 2023, arXiv:2305.08694; "
         "list as used by Wen et al., ICLR 2024",
-        argument="FILE[,list=HASH]",
+        argument="FILE[,beside=laion-mi][,list=HASH]",
     )
+    choices = (*UrlList.choices, "beside")
+
+    @property
+    def others(self) -> LaionMi | None:
+        """LAION-mi, whose images memorised ones are sought among, if asked for.
+
+        Raises:
+            UsageError: Another dataset is asked for.
+        """
+        name, _, argument = self.choice("beside").partition(":")
+        if name not in ("", LaionMi.meta.name):
+            raise UsageError(f"dataset {self.spec}", f"{name} cannot stand beside it", "write beside=laion-mi")
+        return LaionMi(argument) if name else None
+
+    @property
+    def revision(self) -> str:
+        return super().revision + (f" beside {self.others.revision}" if self.others else "")
+
+    def samples(self) -> Sequence[Sample]:
+        memorised = super().samples()
+        content = {sample.content for sample in memorised}
+        others = self.others.samples() if self.others else ()
+        return [*memorised, *(sample for sample in others if sample.content not in content)]
 
     def urls(self) -> Sequence[Link]:
         if not self.path:
