@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from mia_bench.errors import SampleError
 from mia_bench.fetch.ledger import writing
 from mia_bench.images import read_image
-from mia_bench.near import dhash
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,6 +70,8 @@ class Images:
             RejectedError: It is no image, or too small, large or long.
             UsageError: The folder cannot be written.
         """
+        from mia_bench.near import dhash
+
         if body.lstrip()[:1] == b"<" or (not body and "html" in content_type):  # no image format starts so
             raise RejectedError("html", f"{content_type or 'a page'} in place of an image")
         temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"

@@ -20,9 +20,7 @@ from mia_bench.fetch.ledger import Row, writing
 PLACEHOLDERS = {
     "9b5936f4006146e4e1e9025b474c02863c0b5614132ad40db4b925a10e8bfbb9": "Imgur, removed.png, 161 x 81 px",
 }
-PLACEHOLDER_URLS = re.compile(
-    r"^https?://(i\.imgur\.com/removed\.png|s\.yimg\.com/pw/images/.*photo_unavailable|[^/]*photobucket\.com/.*bwe\.png)"
-)
+PLACEHOLDER_URLS = re.compile(r"^https?://(i\.imgur\.com/removed\.png|s\.yimg\.com/pw/images/[^?]*photo_unavailable)")
 DIGITS = 16  # of a list's hash, in its name
 
 

@@ -1,24 +1,13 @@
 """A server, a cache of one's own, and a fetch of some of the server's urls."""
 
 import pytest
+from quiet import Quiet
 from urlplugin import Urls
 from urlserver import listed, serving
 
 from mia_bench.fetch import client, run
 from mia_bench.fetch.ledger import Ledger
 from mia_bench.fetch.run import FetchOptions, fetch
-
-
-class Quiet:
-    def __init__(self):
-        self.total = self.known = 0
-        self.rows = []
-
-    def start(self, total, known):
-        self.total, self.known = total, known
-
-    def step(self, row):
-        self.rows.append(row)
 
 
 @pytest.fixture(scope="session")

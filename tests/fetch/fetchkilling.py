@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from quiet import Quiet
 from urlplugin import Urls
 
 from mia_bench.fetch import run as fetching
@@ -35,14 +36,6 @@ ROWS = [
     ("l", "members", "small"),
 ]
 IMAGES = 8  # that are kept
-
-
-class Quiet:
-    def start(self, total, known):
-        pass
-
-    def step(self, row):
-        pass
 
 
 def die():

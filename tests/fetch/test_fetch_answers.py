@@ -5,8 +5,8 @@ import io
 from datetime import datetime
 
 import pytest
-from conftest import Quiet
 from PIL import Image
+from quiet import Quiet
 from urlserver import CERTIFICATE, picture
 
 from mia_bench.errors import NothingError, SampleError, UnavailableError

@@ -118,6 +118,18 @@ def test_a_list_is_named_by_its_survivors_alone(tmp_path):
     assert named[0] == named[1] != named[2]
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://i.imgur.com/removed.png", "placeholder"),
+        ("https://s.yimg.com/pw/images/en-us/photo_unavailable_l.png", "placeholder"),
+        ("https://example.org/i.imgur.com/removed.png", ""),
+    ],
+)
+def test_a_redirect_to_a_picture_of_nothing_is_a_placeholder(url, why):
+    assert judge([row("a", sha256="ab", final_url=url)]) == {"a": why}
+
+
 def test_a_limit_takes_a_random_sample_of_each_class():
     links = [Link(f"{n}", "u", member=n < 400) for n in range(1000)]
     taken = first(links, 20)
