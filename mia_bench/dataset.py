@@ -113,6 +113,11 @@ class Dataset(ABC):
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
 
+    @property
+    def revision(self) -> str:
+        """What exactly is read, as results name it; differs from `meta.revision` where the user's copy decides."""
+        return self.meta.revision
+
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """All samples of both splits; images stay unread.

@@ -349,7 +349,7 @@ def make_plan(
     captions = target.conditioned and any(s.caption for s in samples)
     return Plan(
         dataset=dataset_spec,
-        dataset_revision=dataset.meta.revision,
+        dataset_revision=dataset.revision,
         target=target_spec,
         target_kind=target.meta.kind,
         target_fingerprint=target.fingerprint,

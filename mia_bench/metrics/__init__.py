@@ -18,7 +18,7 @@ from mia_bench.metrics.delong import (
     newcombe,
     paired_delong,
 )
-from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions
+from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions, wilson
 from mia_bench.metrics.models import ClearsBlind, Evaluation, Metric, RocPoints, Status
 from mia_bench.metrics.roc import (
     OperatingPoint,
@@ -73,4 +73,5 @@ __all__ = [
     "tnr_interval",
     "tpr_at_fpr",
     "tpr_interval",
+    "wilson",
 ]

@@ -1,0 +1,126 @@
+"""Which addresses may be reached: none that is private, and always the very one that was looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import httpcore2
+
+UNICAST = IPv6Network("2000::/3")
+NAT64 = IPv6Network("64:ff9b::/96")  # an IPv4 address in the last four bytes
+MAX_ADDRESSES = 4  # tried of one host
+
+
+class RefusedError(Exception):
+    """The host is, or resolves to, an address that must not be reached."""
+
+
+class UnresolvedError(Exception):
+    """The host has no address.
+
+    Args:
+        message: What the resolver said.
+        temporary: Whether it may say something else soon.
+    """
+
+    def __init__(self, message: str, temporary: bool) -> None:
+        self.temporary = temporary
+        super().__init__(message)
+
+
+def is_public(text: str) -> bool:
+    """Whether an address belongs to the public internet: not private, loopback, link-local, multicast, reserved, nor
+    an IPv6 address that stands for such an IPv4 address.
+    """
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return _public(address.ipv4_mapped)
+        if address in NAT64:
+            return _public(IPv4Address(int(address) & 0xFFFFFFFF))
+        if address.sixtofour is not None and not _public(address.sixtofour):
+            return False
+        return address.scope_id is None and address in UNICAST and _public(address)
+    return _public(address)
+
+
+def _public(address: IPv4Address | IPv6Address) -> bool:
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def parse_origin(text: str) -> tuple[str, int]:
+    """`HOST:PORT` (`[::1]:8000` for IPv6) as host and port.
+
+    Raises:
+        ValueError: It is not of this form.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not bare or not port.isdecimal() or not 0 < int(port) < 65536 or (":" in bare and not host.startswith("[")):
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return bare.lower(), int(port)
+
+
+class Guard(httpcore2.AsyncNetworkBackend):
+    """Opens connections: resolves the name itself, and connects to an address it has checked.
+
+    So a name that resolves to something else a moment later, or a redirect, leads nowhere it should not.
+
+    Args:
+        resolvers: Threads that wait for the resolver.
+        allowed: Host and port of the one origin that is not checked.
+    """
+
+    def __init__(self, resolvers: Executor, allowed: tuple[str, int] | None = None) -> None:
+        self.resolvers, self.allowed = resolvers, allowed
+        self.network = httpcore2.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        failed: Exception = RefusedError(host)
+        for address in await self.addresses(host, port):
+            try:
+                return await self.network.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore2.AsyncNetworkStream:
+        raise RefusedError("a socket file")
+
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host that may be reached, at least one.
+
+        Raises:
+            RefusedError: None of them is public.
+            UnresolvedError: There is none.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(self.resolvers, _resolve, host, port)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a label too long or empty
+            temporary = getattr(error, "errno", None) == socket.EAI_AGAIN
+            raise UnresolvedError(str(error), temporary) from error
+        public = found if (host.lower(), port) == self.allowed else [a for a in found if is_public(a)]
+        if not public:
+            raise RefusedError(f"{host} is {', '.join(found[:MAX_ADDRESSES])}")
+        return public[:MAX_ADDRESSES]
+
+
+def _resolve(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))

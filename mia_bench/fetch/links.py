@@ -1,0 +1,186 @@
+"""The contract of a dataset whose images are urls: it lists them, and its samples are what `mia-bench fetch` got."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mia_bench.cache import cache_folder
+from mia_bench.dataset import Dataset, Sample, Split
+from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.fetch.images import Images, open_kept
+from mia_bench.fetch.survivors import Frozen, frozen, hashed
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One row of a list of urls.
+
+    Attributes:
+        id: Stable id, unique in its dataset.
+        url: Where the image was.
+        caption: The caption the image would have been trained with, or None.
+        member: Whether the target was trained on it; None when unknown.
+        split: As a sample's.
+        labels: As a sample's.
+    """
+
+    id: str
+    url: str
+    caption: str | None = None
+    member: bool | None = None
+    split: Split = "audit"
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The class whose survival is counted."""
+        if self.split == "memorised":
+            return "memorised"
+        return {True: "members", False: "nonmembers", None: "unlabelled"}[self.member]
+
+
+class UrlList(Dataset):
+    """Base class of a dataset whose images are fetched by url.
+
+    A subclass gives `urls()`; it may need `download()` first. What follows the name is, separated by commas: a path,
+    `balanced` or `balanced=SEED` (as many of each class as the smaller has, drawn with this seed), and `list=HASH` (an
+    older list of survivors).
+
+    Attributes:
+        choices: What is not part of the path when `=` follows.
+    """
+
+    choices: ClassVar[tuple[str, ...]] = ("balanced", "list")
+
+    @abstractmethod
+    def urls(self) -> Sequence[Link]:
+        """Every row of the list; reads files on this machine only.
+
+        Raises:
+            UnavailableError: The list cannot be read.
+        """
+
+    def download(self) -> None:
+        """Get the list itself onto this machine, if it is not there; `mia-bench fetch` calls it.
+
+        Raises:
+            UnavailableError: It cannot be had.
+        """
+
+    @property
+    def source(self) -> str:
+        """Revision of the list of urls."""
+        return self.meta.revision if not self.path else f"urls-{self.digest}"
+
+    @property
+    def spec(self) -> str:
+        """As the command line has it."""
+        return f"{self.meta.name}:{self.argument}" if self.argument else self.meta.name
+
+    @property
+    def command(self) -> str:
+        """What fetches its images."""
+        return f"mia-bench fetch {self.meta.name}" + (f":{self.path}" if self.path else "")
+
+    @cached_property
+    def links(self) -> Sequence[Link]:
+        """The rows of `urls()`, checked.
+
+        Raises:
+            UnavailableError: There is none, or an id occurs twice.
+        """
+        found = self.urls()
+        if not found:
+            raise UnavailableError(f"dataset {self.spec}", "its list of urls is empty", "check the list")
+        if len({link.id for link in found}) < len(found):
+            raise UnavailableError(f"dataset {self.spec}", "an id occurs twice in its list", "correct the list")
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of ids and urls: copies of one list share what was fetched."""
+        rows = [(link.id, link.kind, link.url) for link in self.links]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> Path:
+        """Where its ledger, images and lists of survivors lie."""
+        return cache_folder() / "fetched" / f"{self.meta.name}-{self.digest}"
+
+    @cached_property
+    def survivors(self) -> Frozen:
+        """The frozen list that is in use.
+
+        Raises:
+            UnavailableError: Nothing has been fetched.
+        """
+        return frozen(self.folder, self.choice("list"), f"dataset {self.spec}", self.command)
+
+    @property
+    def revision(self) -> str:
+        """The list of urls, the frozen list of survivors, and the draw."""
+        draw = f"+balanced{self.seed}" if self.seed is not None else ""
+        return f"{self.source}+survivors-{self.survivors.digest}{draw}"
+
+    def samples(self) -> Sequence[Sample]:
+        links, images = {link.id: link for link in self.links}, Images(self.folder / "images")
+        rows: Sequence[tuple[str, str, str]] = self.survivors.rows
+        if self.seed is not None:
+            rows = balanced(rows, {link.kind for link in self.links}, self.seed)
+        return [
+            Sample(
+                id=link.id,
+                image=partial(open_kept, images.path(sha256), link.id, self.command),
+                content=sha256,
+                caption=link.caption,
+                member=link.member,
+                split=link.split,
+                labels=link.labels,
+            )
+            for link, sha256 in ((links[i], sha256) for i, _, sha256 in rows)
+        ]
+
+    @property
+    def path(self) -> str:
+        """The path that was given, or nothing."""
+        chosen = tuple(f"{name}=" for name in self.choices)
+        return ",".join(p for p in self._parts if p != "balanced" and not p.startswith(chosen))
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the balanced draw, or None if all are taken.
+
+        Raises:
+            UsageError: It is no number.
+        """
+        if "balanced" in self._parts:
+            return 0
+        text = self.choice("balanced")
+        if text and not text.isdecimal():
+            raise UsageError(f"dataset {self.spec}", f"the seed {text!r} is no number", "write balanced=0")
+        return int(text) if text else None
+
+    @property
+    def _parts(self) -> list[str]:
+        return [part for part in self.argument.split(",") if part]
+
+    def choice(self, name: str) -> str:
+        """What follows `name=`, or nothing."""
+        return next((p.partition("=")[2] for p in self._parts if p.startswith(f"{name}=")), "")
+
+
+def balanced(rows: Sequence[tuple[str, str, str]], kinds: Iterable[str], seed: int) -> Sequence[tuple[str, str, str]]:
+    """As many rows of each class as the smallest has, drawn by the hash of seed and id; their order stays."""
+    lots: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for name, kind, _ in rows:
+        lots[kind].append(name)
+    count = min(map(len, lots.values()), default=0)
+    drawn = {i for lot in lots.values() for i in sorted(lot, key=lambda i: hashed(f"{seed}:{i}"))[:count]}
+    return [row for row in rows if row[0] in drawn]

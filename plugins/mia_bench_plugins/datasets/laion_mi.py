@@ -1,0 +1,100 @@
+"""LAION-mi: members and non-members of Stable Diffusion v1-4, as urls (Dubiński et al., WACV 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mia_bench import Dataset, DatasetMeta, hookimpl
+from mia_bench.errors import UnavailableError, brief
+from mia_bench.fetch.links import Link, UrlList
+
+REPOSITORY = "antoniaaa/laion_mi"
+CLASSES = {"members": True, "nonmembers": False}  # how the files' names begin
+
+
+class LaionMi(UrlList):
+    """13,396 members and 26,874 non-members; the images have to be fetched, and many are gone."""
+
+    meta = DatasetMeta(
+        name="laion-mi",
+        summary="members and non-members of Stable Diffusion v1-4, as urls; `mia-bench fetch laion-mi` first",
+        targets=("sd-v1-4", "sd-v1-5"),
+        construction="members from LAION-Aesthetics v2 5+, on which Stable Diffusion v1-4 was trained; non-members "
+        "from LAION-2B-MultiTranslated, de-duplicated and filtered to resemble them",
+        biases="captions of non-members are machine translations, and tell: compare blind@caption. Links die by host, "
+        "so what survives is a selection, and not the same in both classes",
+        licence="MIT (the lists); the images belong to their makers",
+        citation="Dubiński et al., Towards More Realistic Membership Inference Attacks on Large Diffusion Models, "
+        "WACV 2024, arXiv:2306.12983",
+        revision="194fe331b99016a85381d9d9d20a65b3edbd76c9",
+        argument="[PATH][,balanced=SEED][,list=HASH]",
+    )
+
+    def urls(self) -> Sequence[Link]:
+        return [link for kind in CLASSES for link in _read(self._file(kind), kind)]
+
+    def download(self) -> None:
+        """From the hub, unless it is in the hub's cache or a path was given."""
+        try:
+            for kind in CLASSES:
+                self._file(kind)
+        except UnavailableError:
+            if self.path:
+                raise
+            self._snapshot(local=False)
+
+    def _file(self, kind: str) -> Path:
+        folder = Path(self.path).expanduser() if self.path else self._snapshot(local=True)
+        if self.path and not folder.is_dir():
+            raise UnavailableError(f"dataset {self.spec}", f"no such folder: {folder}", "check the path")
+        found = sorted(path for path in folder.rglob("*.parquet") if path.name.startswith(kind))
+        if len(found) != 1:
+            why = f"{len(found) or 'no'} files {kind}*.parquet in {folder}"
+            fix = "put members*.parquet and nonmembers*.parquet there" if self.path else f"run `{self.command}`"
+            raise UnavailableError(f"dataset {self.spec}", why, fix)
+        return found[0]
+
+    def _snapshot(self, local: bool) -> Path:
+        """The folder of the pinned revision in the hub's cache."""
+        from huggingface_hub import constants, snapshot_download
+
+        what = f"dataset {self.spec}"
+        try:
+            folder = snapshot_download(
+                REPOSITORY,
+                repo_type="dataset",
+                revision=self.meta.revision,
+                cache_dir=constants.HF_HUB_CACHE,
+                allow_patterns=["*.parquet"],
+                local_files_only=local or constants.HF_HUB_OFFLINE,
+            )
+        except Exception as error:  # of the hub's many kinds; each means that the list is not to be had
+            if local:
+                why = f"its list of urls is not in the hub's cache, {constants.HF_HUB_CACHE}"
+                raise UnavailableError(what, why, f"run `{self.command}`") from error
+            why = f"its list of urls cannot be downloaded from {REPOSITORY}: {brief(error)}"
+            fix = f"unset HF_HUB_OFFLINE where there is a network, or give a local copy: {self.meta.name}:PATH"
+            raise UnavailableError(what, why, fix) from error
+        return Path(folder)
+
+
+def _read(path: Path, kind: str) -> list[Link]:
+    """The rows of one file; an id is the class and the row's number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = pq.read_table(path, columns=["url", "caption"]).to_pydict()
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        fix = "it needs the string columns url and caption; get it again"
+        raise UnavailableError(f"list of urls {path}", brief(error), fix) from error
+    rows = zip(columns["url"], columns["caption"], strict=True)
+    return [
+        Link(f"{kind}-{row}", str(url or ""), caption or None, CLASSES[kind]) for row, (url, caption) in enumerate(rows)
+    ]
+
+
+@hookimpl
+def mia_bench_datasets() -> list[type[Dataset]]:
+    return [LaionMi]
