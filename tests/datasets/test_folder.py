@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mia_bench.errors import SampleError, UnavailableError, UsageError
-from mia_bench_plugins.datasets.folder import MISSING, Folder
+from mia_bench_plugins.datasets.folder import Folder
+from mia_bench_plugins.datasets.labels import MISSING
 
 
 def draw(path: Path, shade: int) -> Path:
