@@ -78,7 +78,9 @@ def _open(source: Path | bytes) -> Image:
     pil.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on size (checked here) and on odd metadata
-        with pil.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=[f for f in FORMATS if f in pil.OPEN]) as file:
+        with pil.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=[f for f in FORMATS if f in pil.OPEN]
+        ) as file:
             _check_shape(*file.size)
             file.load()
             return to_rgb(ImageOps.exif_transpose(file))

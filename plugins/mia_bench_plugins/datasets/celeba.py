@@ -50,11 +50,11 @@ class CelebAOptions(Options):
 
 
 class CelebA(Dataset):
-    """Faces of celebrities as PFAMI or DRC split them; options: protocol (pfami, drc), members, nonmembers, each, seed."""
+    """Faces as PFAMI or DRC split them; options: protocol (pfami, drc), members, nonmembers, each, seed."""
 
     meta = DatasetMeta(
         name="celeba",
-        summary="CelebA, 1,000 + 1,000 of PFAMI's 50,000 members and 10,000 non-members, or DRC's halves; your own copy",
+        summary="CelebA: 1,000 + 1,000 of PFAMI's 50,000 members and 10,000 non-members, or DRC's halves; your copy",
         construction="pfami: by file position, the first 50,000 are members, the next 10,000 are not. drc: random "
         "halves, drawn here since the paper's are not published",
         biases="file order in CelebA is random with respect to identity, but one person's pictures are on both sides "
@@ -72,7 +72,7 @@ class CelebA(Dataset):
     def files(self) -> tuple[Path, list[str]]:
         """The folder of the images, and their names in order."""
         root = folder_of("celeba", self.place, HOW)
-        folder = next((p for p in (root / "img_align_celeba", root) if p.is_dir()))
+        folder = next(p for p in (root / "img_align_celeba", root) if p.is_dir())
         if (folder / "img_align_celeba").is_dir():  # the zip, unpacked into a folder of its own name
             folder /= "img_align_celeba"
         return folder, sorted(p.name for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)

@@ -30,9 +30,7 @@ from mia_bench.plugins import suggest
 from mia_bench_plugins.datasets.labels import check_ids, content_of, group_of
 from mia_bench_plugins.datasets.options import Options, folder_of, parse
 
-HOW = (
-    "get datasets.zip (5.66 GB, CC-BY-NC-SA-4.0) from https://huggingface.co/datasets/chumengl/copymark and unpack it"
-)
+HOW = "get datasets.zip (5.66 GB, CC-BY-NC-SA-4.0) from https://huggingface.co/datasets/chumengl/copymark and unpack it"
 SPLITS: dict[str, Split] = {"test": "audit", "eval": "calibration"}
 
 

@@ -208,7 +208,9 @@ def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
 
 def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: str) -> dict[str, list[Path]]:
     names = [str(c.get("config_name", "default")) for c in configs]
-    default = [n for n, c in zip(names, configs, strict=True) if c.get("default")] or [n for n in names if n == "default"]
+    default = [n for n, c in zip(names, configs, strict=True) if c.get("default")] or [
+        n for n in names if n == "default"
+    ]
     if config and config not in names:
         raise UnavailableError(what, f"no configuration {config!r}; {suggest(config, names)}", "correct the option")
     name = config or (default or names)[0]

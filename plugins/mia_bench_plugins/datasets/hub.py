@@ -40,9 +40,7 @@ def snapshot(name: str, repository: str, revision: str) -> tuple[Path, str]:
     page = f"https://huggingface.co/datasets/{repository}"
     try:
         try:
-            found = snapshot_download(
-                repository, repo_type="dataset", revision=revision or None, local_files_only=True
-            )
+            found = snapshot_download(repository, repo_type="dataset", revision=revision or None, local_files_only=True)
         except LocalEntryNotFoundError:
             logging.getLogger("mia_bench").warning("%s: fetching it into the hub's cache", what)
             found = snapshot_download(

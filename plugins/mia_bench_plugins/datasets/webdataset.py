@@ -138,14 +138,14 @@ def index_of(path: Path, ending: str) -> pa.Table:
     with path.open("rb") as data, tarfile.open(path, "r:") as archive:
         size = path.stat().st_size
         for member in archive:
-            archive.members = []  # else it keeps every header
-            folder, _, name = member.name.rpartition("/")
+            archive.members = []  # type: ignore[attr-defined]  # else it keeps every header
+            folder, _, name = member.name.removeprefix("./").rpartition("/")
             stem, _, suffix = name.partition(".")
             if not member.isfile() or member.sparse is not None or not stem:
                 continue
             if member.offset_data + member.size > size:
                 raise tarfile.ReadError(f"the file ends within {member.name}")
-            key, suffix = (f"{folder}/{stem}" if folder not in ("", ".") else stem), suffix.lower()
+            key, suffix = (f"{folder}/{stem}" if folder else stem), suffix.lower()
             if suffix in names:
                 data.seek(member.offset_data)
                 digest = hashlib.sha256(data.read(member.size)).hexdigest()
