@@ -136,7 +136,7 @@ def test_a_damaged_picture_costs_only_its_sample(tmp_path):
     columns = rows(3)
     columns["jpg"] = [encoded(0), b"<html>not found</html>", encoded(2)]
     found = Parquet(str(table(tmp_path / "a.parquet", columns))).samples()
-    with pytest.raises(SampleError, match="000000001.*not an image"):
+    with pytest.raises(SampleError, match=r"000000001.*not an image"):
         found[1].open()
     assert [shade(found[i]) for i in (0, 2)] == [0, 2]
 

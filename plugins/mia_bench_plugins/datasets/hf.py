@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
 from mia_bench.dataset import Split
@@ -34,8 +34,10 @@ from mia_bench_plugins.datasets.hub import snapshot
 from mia_bench_plugins.datasets.labels import SPLITS as SAYS
 from mia_bench_plugins.datasets.labels import check, labels_of
 from mia_bench_plugins.datasets.options import parse
+from mia_bench_plugins.datasets.parquet import visible
 from mia_bench_plugins.datasets.tables import Columns, Lost, Place, pictures
 
+T = TypeVar("T")
 SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5})?(-[0-9a-f]{16})?")
 SPLITS = ("calibration", "memorised")
 UNSAID = labels_of([])  # what a folder says that says nothing
@@ -119,7 +121,7 @@ class HuggingFace(Dataset):
             if self.options.split_column is not None:
                 names["split"] = self.options.split_column
             found = imagefolder.read(root, what, names)
-            of = {s.id: self._folder(s, root) for s in found}
+            of = _default({s.id: self._folder(s, root) for s in found})
             chosen = set(self._chosen(list(dict.fromkeys(of.values())), what))
             samples = [self._relabelled(s, of[s.id]) for s in found if of[s.id] in chosen]
         if not samples:
@@ -146,8 +148,8 @@ class HuggingFace(Dataset):
         member = True if split in self._named("members") else False if split in self._named("nonmembers") else member
         return member, next((SAYS[option] for option in SPLITS if split in self._named(option)), part)
 
-    def _folder(self, sample: Sample, root: Path) -> str:
-        """The split that an image file lies in, by the first folder below `root`."""
+    def _folder(self, sample: Sample, root: Path) -> str | None:
+        """The split that an image file lies in, by the first folder below `root`; None if it names none."""
         parts = (sample.image.relative_to(root) if isinstance(sample.image, Path) else Path(sample.id)).parts
         top = parts[0] if len(parts) > 1 else ""
         named = any(top in self._named(option) for option in ("split", "members", "nonmembers", *SPLITS))
@@ -172,24 +174,32 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
     if configs:
         return _declared(root, configs, config, what)
     base = root / config if config and (root / config).is_dir() else root
+    found = [
+        p for p in sorted(base.rglob("*.parquet")) if not any(n.startswith(".") for n in p.relative_to(root).parts)
+    ]
     splits: dict[str, list[Path]] = {}
-    for path in sorted(base.rglob("*.parquet")):
-        if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            splits.setdefault(_split_of(path.relative_to(base)), []).append(path)
+    for path, split in _default({path: _split_of(path.relative_to(base)) for path in found}).items():
+        splits.setdefault(split, []).append(path)
     if config and base == root:
         raise UnavailableError(what, f"no configuration {config!r}", "leave out the option config")
     return splits
 
 
-def _split_of(path: Path) -> str:
-    """By the words that the hub looks for, else the name of a shard."""
+def _default(splits: Mapping[T, str | None]) -> dict[T, str]:
+    """What names no split is `train` where nothing does, else `rest`: nobody should take a stray file for a member."""
+    default = "train" if not any(splits.values()) else "rest"
+    return {key: split or default for key, split in splits.items()}
+
+
+def _split_of(path: Path) -> str | None:
+    """By the words that the hub looks for, else the name of a shard; None if it names none."""
     parts = [*path.parts[:-1], path.stem]
     for split, words in WORDS.items():
         if any(re.search(rf"(^|[^a-z])({'|'.join(words)})([^a-z]|$)", part.lower()) for part in parts):
             return split
     match = SHARD.fullmatch(path.stem)
     name = match["split"] if match else path.stem
-    return name if name != path.stem or labels_of([name]) != UNSAID else "train"
+    return name if name != path.stem or labels_of([name]) != UNSAID else None
 
 
 def _card(root: Path, what: str) -> list[Mapping[str, Any]]:

@@ -67,12 +67,17 @@ def files(name: str, place: str, suffix: str) -> Iterator[tuple[Path, Place]]:
         return
     if not root.is_dir():
         raise UnavailableError(what, "no such file or folder", "check the path")
-    hidden = (p for p in root.rglob(f"*{suffix}") if any(part.startswith(".") for part in p.relative_to(root).parts))
-    found = sorted(set(root.rglob(f"*{suffix}")) - set(hidden))
+    found = visible(root, suffix)
     if not found:
         raise UnavailableError(what, f"no *{suffix} file in it", "check the path")
     for path in found:
         yield path, Place.of(path, root)
+
+
+def visible(root: Path, suffix: str) -> list[Path]:
+    """Files of this kind below a folder, hidden ones left out."""
+    found = (p for p in root.rglob(f"*{suffix}") if p.is_file())
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
 
 
 @hookimpl

@@ -1,7 +1,7 @@
 """STROLL: 100 photographs that a model was tuned on, and a look-alike of each: `--dataset stroll[:PATH]`.
 
-Without PATH from the hub (faridlab/stroll, 133 MB, at a pinned revision); PATH is a copy of that repository. Options, as in
-`stroll:,captions=alternate`:
+Without PATH from the hub (faridlab/stroll, 133 MB, at a pinned revision); PATH is a copy of that repository.
+Options, as in `stroll:,captions=alternate`:
 
     captions   `base` (default), or `alternate`: another caption of each member, that it was not tuned with. Look-alikes
                have one caption only

@@ -106,7 +106,7 @@ def _sample(
     what: str,
 ) -> Sample:
     picture = picture or {"offset": 0, "size": 0, "sha256": "", "txt": None}
-    if columns.caption is None and "caption" not in chosen and picture["txt"]:
+    if columns.caption is None and not row.get(chosen.get("caption", "")):
         row, chosen = {**row, ".txt": picture["txt"]}, {**chosen, "caption": ".txt"}
     image = Slice(path, picture["offset"], picture["size"])
     return labelled(row, chosen, place, key, picture["sha256"], image, what)
