@@ -174,9 +174,7 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
     if configs:
         return _declared(root, configs, config, what)
     base = root / config if config and (root / config).is_dir() else root
-    found = [
-        p for p in sorted(base.rglob("*.parquet")) if not any(n.startswith(".") for n in p.relative_to(root).parts)
-    ]
+    found = visible(base, ".parquet")
     splits: dict[str, list[Path]] = {}
     for path, split in _default({path: _split_of(path.relative_to(base)) for path in found}).items():
         splits.setdefault(split, []).append(path)
