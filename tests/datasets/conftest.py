@@ -6,5 +6,5 @@ import pytest
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     place = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    monkeypatch.setenv("MIA_BENCH_CACHE", str(place))
     return place

@@ -69,6 +69,24 @@ def test_splits_by_the_names_of_shards(tmp_path):
     ]
 
 
+def test_shards_that_are_missing_are_missed(tmp_path):
+    part(tmp_path / "data" / "train-00000-of-00003.parquet", 0, 1)
+    part(tmp_path / "data" / "train-00002-of-00003.parquet", 1, 1)
+    refused(HuggingFace, str(tmp_path), "2 of 3 files of train are here", fix="hf download")
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*\n---\n"
+    written(tmp_path / "README.md", card.encode())
+    refused(HuggingFace, str(tmp_path), "2 of 3 files of train are here")
+    part(tmp_path / "data" / "train-00001-of-00003.parquet", 2, 1)
+    assert sorted(row[0] for row in said(str(tmp_path))) == [0, 1, 2]
+
+
+def test_a_stray_file_is_in_no_split(tmp_path):
+    part(tmp_path / "data" / "train-00000-of-00001.parquet", 0, 1)
+    part(tmp_path / "data" / "extra.parquet", 5, 1)
+    assert [(row[0], row[2]) for row in said(f"{tmp_path},members=train")] == [(0, True)]
+    assert [row[2] for row in said(f"{tmp_path},split=rest")] == [None]
+
+
 def test_splits_that_options_label(tmp_path):
     for first, name in ((0, "train"), (10, "validation"), (20, "test")):
         part(tmp_path / "plain_text" / f"{name}-00000-of-00001.parquet", first, 1)
@@ -151,13 +169,15 @@ def test_a_revision_in_the_cache(home):
 
 
 def test_what_is_not_there_and_cannot_be_fetched(home, tmp_path):
-    words = ("owner/other", "not in the hub's cache")
+    words = ("owner/other", "not whole in the hub's cache")
     refused(HuggingFace, "owner/other", *words, fix="hf download owner/other --repo-type dataset`")
     refused(HuggingFace, "owner/name,revision=v2", "revision v2", fix="--revision v2")
     unusable(HuggingFace, "./no/such/folder", "no such folder")
     unusable(HuggingFace, "owner/nam e", "no such folder")
     with pytest.raises(Exception, match="no dataset given"):
         HuggingFace("")
+    written(cached(tmp_path / "hub") / "README.md", b"a card alone")
+    refused(HuggingFace, "owner/name", "neither parquet files nor images", fix="hf download owner/name")
     (tmp_path / "empty").mkdir()
     refused(HuggingFace, str(tmp_path / "empty"), "no images")
 

@@ -11,7 +11,6 @@ from layouts import encoded, refused, shade, table, unusable, written
 
 from mia_bench.errors import SampleError
 from mia_bench_plugins.datasets.parquet import Parquet
-from mia_bench_plugins.datasets.shards import cache as cache_folder
 
 
 def rows(count: int, first: int = 0, failed: dict | None = None, **columns) -> dict:
@@ -141,10 +140,10 @@ def test_a_damaged_picture_costs_only_its_sample(tmp_path):
     assert [shade(found[i]) for i in (0, 2)] == [0, 2]
 
 
-def test_hashes_are_kept_until_the_file_changes(tmp_path):
+def test_hashes_are_kept_until_the_file_changes(tmp_path, cache):
     path = table(tmp_path / "a.parquet", rows(3))
     first = [s.content for s in Parquet(str(path)).samples()]
-    kept = list(cache_folder().iterdir())
+    kept = list((cache / "shards").iterdir())
     assert len(kept) == 1
     index = pq.read_table(kept[0])
     pq.write_table(index.set_column(2, "sha256", [["a", "b", "c"]]), kept[0])
@@ -158,6 +157,6 @@ def test_hashes_are_kept_until_the_file_changes(tmp_path):
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(written(tmp_path / "file", b"")))
+    monkeypatch.setenv("MIA_BENCH_CACHE", str(written(tmp_path / "file", b"")))
     path = table(tmp_path / "a.parquet", rows(2))
     assert len(Parquet(str(path)).samples()) == 2

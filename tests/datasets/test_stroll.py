@@ -46,7 +46,7 @@ def test_from_the_hubs_cache_at_the_pinned_revision(tmp_path, monkeypatch):
     refused(
         Stroll,
         "",
-        "not in the hub's cache",
+        "not whole in the hub's cache",
         fix=f"hf download faridlab/stroll --repo-type dataset --revision {REVISION}",
     )
     copied(tmp_path / "datasets--faridlab--stroll" / "snapshots" / REVISION)

@@ -19,7 +19,8 @@ are scored, and nothing else. What the hub's cache lacks is fetched into it, unl
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -38,7 +39,7 @@ from mia_bench_plugins.datasets.parquet import visible
 from mia_bench_plugins.datasets.tables import Columns, Lost, Place, pictures
 
 T = TypeVar("T")
-SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5})?(-[0-9a-f]{16})?")
+SHARD = re.compile(r"(?P<split>.+)-\d{5}-of-(?P<of>\d{5})(-[0-9a-f]{16})?")
 SPLITS = ("calibration", "memorised")
 UNSAID = labels_of([])  # what a folder says that says nothing
 WORDS = {
@@ -180,7 +181,17 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
         splits.setdefault(split, []).append(path)
     if config and base == root:
         raise UnavailableError(what, f"no configuration {config!r}", "leave out the option config")
+    _check_whole(found, what)
     return splits
+
+
+def _check_whole(files: Iterable[Path], what: str) -> None:
+    """Shards say how many there are."""
+    lots = Counter((match["split"], int(match["of"])) for path in files if (match := SHARD.fullmatch(path.stem)))
+    for (split, total), count in lots.items():
+        if count < total:
+            why = f"{count} of {total} files of {split} are here"
+            raise UnavailableError(what, why, "fetch the whole repository: `hf download ID --repo-type dataset`")
 
 
 def _default(splits: Mapping[T, str | None]) -> dict[T, str]:
@@ -197,7 +208,7 @@ def _split_of(path: Path) -> str | None:
             return split
     match = SHARD.fullmatch(path.stem)
     name = match["split"] if match else path.stem
-    return name if name != path.stem or labels_of([name]) != UNSAID else None
+    return name if match or labels_of([name]) != UNSAID else None
 
 
 def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
@@ -216,9 +227,8 @@ def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
 
 def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: str) -> dict[str, list[Path]]:
     names = [str(c.get("config_name", "default")) for c in configs]
-    default = [n for n, c in zip(names, configs, strict=True) if c.get("default")] or [
-        n for n in names if n == "default"
-    ]
+    marked = [name for name, entry in zip(names, configs, strict=True) if entry.get("default")]
+    default = marked or [name for name in names if name == "default"]
     if config and config not in names:
         raise UnavailableError(what, f"no configuration {config!r}; {suggest(config, names)}", "correct the option")
     name = config or (default or names)[0]
@@ -240,6 +250,7 @@ def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: s
     if any(splits.values()) and (empty := sorted(split for split, found in splits.items() if not found)):
         why = f"no file of its split {empty[0]!r} is here"
         raise UnavailableError(what, why, "fetch the whole repository, or name others with split=")
+    _check_whole([path for found in splits.values() for path in found], what)
     return splits if any(splits.values()) else {}
 
 

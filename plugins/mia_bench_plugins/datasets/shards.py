@@ -1,15 +1,14 @@
 """Images inside larger files: read one by one on demand, hashed once for as long as the file stays as it is.
 
 A shard of tens of thousands of images is read whole on the first listing, since a sample's identity is the hash of its
-bytes. What was found is kept in the user's cache (`$XDG_CACHE_HOME/mia-bench/shards`, by path, size and time of the
-file), so that the next listing reads none of them.
+bytes. What was found is kept in mia-bench's cache (folder `shards`, by path, size and time of the file), so that the
+next listing reads none of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from mia_bench.cache import cache_folder
 from mia_bench.errors import SampleError, brief
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def indexed(path: Path, kind: str, build: Callable[[], pa.Table]) -> pa.Table:
     real = path.resolve()
     stat = real.stat()
     key = json.dumps([INDEX_VERSION, kind, str(real), stat.st_size, stat.st_mtime_ns, stat.st_ino])
-    place = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.parquet"
+    place = cache_folder() / "shards" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.parquet"
     with suppress(Exception):  # absent, or damaged: it is made anew
         return pq.read_table(place)
     found = build()
@@ -125,8 +125,3 @@ def indexed(path: Path, kind: str, build: Callable[[], pa.Table]) -> pa.Table:
         finally:
             partial.unlink(missing_ok=True)
     return found
-
-
-def cache() -> Path:
-    """Where indices are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mia-bench" / "shards"
