@@ -16,8 +16,7 @@ Without a metadata file every image below PATH is a sample. Its folders from the
 and `calibration` or `memorised`: `calibration/members/cat.png`. A caption is read from a text file beside it,
 `cat.txt`. A folder below PATH may have a metadata file of its own, whose rows are then that folder's samples.
 
-Nothing but images is needed: without labels they are scored, with non-members alone (your own, never published) the
-thresholds come from those.
+Nothing but images is needed: without labels, or with non-members alone, they are scored and nothing is compared.
 """
 
 from __future__ import annotations
