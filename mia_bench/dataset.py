@@ -25,7 +25,7 @@ class Sample:
 
     Attributes:
         id: Stable id, unique in its dataset.
-        image: A file, or a function that returns the decoded image; read only when needed.
+        image: A file, or a function that returns the decoded image or an image file's bytes; read only when needed.
         content: sha256 of the image's bytes (file or pixels).
         caption: The caption the image would have been trained with, or None.
         member: Whether the target was trained on it; None when unknown.
@@ -39,7 +39,7 @@ class Sample:
     """
 
     id: str
-    image: Path | Callable[[], Image]
+    image: Path | Callable[[], Image | bytes]
     content: str
     caption: str | None = None
     member: bool | None = None
@@ -81,7 +81,7 @@ class DatasetMeta(BaseModel):
         construction: How members and non-members were made.
         biases: Known differences between them that are not membership.
         revision: Pinned revision of the data.
-        argument: What may follow the name, e.g. `PATH`; empty if nothing may.
+        argument: What follows the name, e.g. `PATH`, or in brackets what may; empty if nothing may.
         preset: What `--attacks all` takes of an attack that offers it, e.g. `quick` where published settings cost much
             and say no more.
     """
@@ -117,6 +117,11 @@ class Dataset(ABC):
     def revision(self) -> str:
         """What exactly is read, as results name it; differs from `meta.revision` where the user's copy decides."""
         return self.meta.revision
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of targets whose membership it labels, where the argument decides; the first is the default."""
+        return self.meta.targets
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:

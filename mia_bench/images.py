@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,14 +23,14 @@ MIN_SIDE = 8  # smaller than one VAE cell: nothing of the image would be left
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 
-def read_image(source: Path | Callable[[], Image], name: str) -> Image:
+def read_image(source: Path | Callable[[], Image | bytes], name: str) -> Image:
     """Decode an image to 8-bit RGB at native size.
 
     Orientation tags are applied, transparency is laid over white, animations give their first frame, 16-bit grey is
     scaled to 8 bit.
 
     Args:
-        source: A file, or a function that returns the image.
+        source: A file, or a function that returns the image or an image file's bytes.
         name: Sample id, for the message.
 
     Raises:
@@ -38,13 +39,13 @@ def read_image(source: Path | Callable[[], Image], name: str) -> Image:
     """
     what = f"image of sample {name!r}" + ("" if callable(source) else f" ({source})")
     try:
-        image = to_rgb(source()) if callable(source) else _open(source)
+        found = source() if callable(source) else source
+        image = _open(found) if isinstance(found, Path | bytes) else to_rgb(found)
         _check_shape(*image.size)
     except SampleError:
         raise
     except Exception as error:  # Pillow raises many kinds; each one means this image cannot be used
-        reason = _reason(error)
-        raise SampleError(what, reason, "replace or remove it") from error
+        raise SampleError(what, _reason(error), "replace or remove it") from error
     return image
 
 
@@ -69,31 +70,32 @@ def _check_shape(width: int, height: int) -> None:
         raise ValueError(f"{width}x{height} px is too long (one side over {MAX_ASPECT} times the other)")
 
 
-def _open(path: Path) -> Image:
+def _open(source: Path | bytes) -> Image:
     from PIL import ImageOps
 
-    if path.exists() and not path.is_file():
+    if isinstance(source, Path) and source.exists() and not source.is_file():
         raise ValueError("not a regular file")  # reading a pipe or a device would never end
-    with _header(path) as file:
+    with _header(source) as file:
         _check_shape(*file.size)
         file.load()
         return to_rgb(ImageOps.exif_transpose(file))
 
 
 @contextmanager
-def _header(path: Path) -> Iterator[ImageFile]:
+def _header(source: Path | bytes) -> Iterator[ImageFile]:
     from PIL import Image as pil
 
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     pil.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, on size (checked here) and on odd metadata
-        with pil.open(path, formats=[f for f in FORMATS if f in pil.OPEN]) as file:
+        with pil.open(stream, formats=[f for f in FORMATS if f in pil.OPEN]) as file:
             yield file
 
 
-def file_format(path: Path) -> str:
-    """Name of an image file's format, as its content says, e.g. `JPEG`; for a file that `read_image` could read."""
-    with _header(path) as file:
+def file_format(source: Path | bytes) -> str:
+    """Name of an image's format, as its content says, e.g. `JPEG`; for one that `read_image` could read."""
+    with _header(source) as file:
         return file.format or ""
 
 

@@ -221,3 +221,16 @@ def test_the_crop_is_rounded_as_torchvision_rounds():
     image = Image.fromarray(np.arange(150, dtype=np.uint8).reshape(10, 15)).convert("RGB")
     whole = np.asarray(image.resize((4, 3), Image.Resampling.BILINEAR), dtype=np.float32)
     assert np.array_equal(to_pixels(image, 3), (whole[:, :3] / np.float32(127.5) - 1).transpose(2, 0, 1))
+
+
+def test_bytes_are_held_to_what_files_are(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", plain())
+    assert read_image(path.read_bytes, "one").getpixel((3, 3)) == RED
+    rotated = plain()
+    exif = rotated.getexif()
+    exif[0x0112] = 6
+    assert read_image(saved(tmp_path / "b.jpg", rotated, exif=exif).read_bytes, "one").size == (12, 16)
+    refused(lambda: (tmp_path / "b.jpg").read_bytes()[:-40], "Truncated File Read")
+    refused(lambda: b"%!PS-Adobe-3.0 EPSF-3.0", "not an image")
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    refused(path.read_bytes, "more than 100 pixels")

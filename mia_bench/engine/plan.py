@@ -160,10 +160,12 @@ def pair(registry: Registry, dataset: str | None, target: Any, default: str) -> 
     Raises:
         UsageError: The dataset names no target, or labels other targets than this one, whose own dataset is known.
     """
-    own = {name: key for key, cls in registry.datasets.items() for name in cls.meta.targets}
+    # A dataset that must be told where it lies cannot be a target's own.
+    known = {key: cls.meta for key, cls in registry.datasets.items() if cls.meta.argument[:1] in ("", "[")}
+    own = {name: key for key, meta in known.items() for name in meta.targets}
     name = spec_text(target) if target is not None else ""
     dataset = dataset or own.get(name, default)
-    labelled = open_dataset(registry, dataset).meta.targets
+    labelled = open_dataset(registry, dataset).targets
     if target is None and not labelled:
         raise UsageError(f"dataset {dataset}", "it names no target", "add --target NAME or --target PATH")
     if name in own and labelled and name not in labelled:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from mia_bench.errors import SampleError, UnavailableError, UsageError
-from mia_bench_plugins.datasets.folder import MISSING, Folder
+from mia_bench_plugins.datasets.folder import Folder
+from mia_bench_plugins.datasets.labels import MISSING
 
 
 def draw(path: Path, shade: int) -> Path:
@@ -267,3 +268,49 @@ def test_other_columns_are_named_once(images, caplog):
 def test_a_file_name_that_is_no_text_is_refused(tmp_path):
     draw(tmp_path / "a.png", 1).rename(tmp_path / os.fsdecode(b"\xff.png"))
     refused(tmp_path, "not valid Unicode")
+
+
+def test_memorised_images(images):
+    found = read(table(images, "file_name,member,split\nimg/a.png,1,memorised\nimg/b.png,1,Memorized\n"))
+    assert [s.split for s in found.values()] == ["memorised", "memorised"]
+
+
+def test_memorised_images_by_folder(tmp_path):
+    draw(tmp_path / "memorised" / "a.png", 1)
+    draw(tmp_path / "members" / "b.png", 2)
+    assert {n: s.split for n, s in read(tmp_path).items()} == {"members/b.png": "audit", "memorised/a.png": "memorised"}
+
+
+def test_tables_in_folders_below(tmp_path):
+    for number, name in enumerate(("members/a.png", "members/b.png", "nonmembers/c.png", "calibration/members/d.png")):
+        draw(tmp_path / name, number)
+    (tmp_path / "members" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "first"}')
+    rows = "file_name,member,split\nmembers/d.png,,\n"
+    (tmp_path / "calibration" / "metadata.csv").write_text(rows)
+    found = read(tmp_path)
+    assert {n: (s.member, s.split, s.caption) for n, s in found.items()} == {
+        "members/a.png": (True, "audit", "first"),  # b is in no row of its folder's table
+        "calibration/members/d.png": (None, "calibration", None),  # the table lies above members/, and says nothing
+        "nonmembers/c.png": (False, "audit", None),
+    }
+    (tmp_path / "members" / "metadata.jsonl").write_text('{"file_name": "a.png", "member": "no"}')
+    assert read(tmp_path)["members/a.png"].member is False
+    (tmp_path / "members" / "metadata.csv").write_text("file_name\na.png\n")
+    refused(tmp_path, "members", "both metadata.csv and metadata.jsonl")
+
+
+def test_a_class_folder_without_images_is_refused(tmp_path):
+    draw(tmp_path / "nonmembers" / "a.png", 1)
+    (tmp_path / "members" / "deep").mkdir(parents=True)
+    (tmp_path / "members" / "deep" / "a.txt").write_text("a caption alone")
+    refused(tmp_path, "no images in", str(tmp_path / "members"))
+    draw(tmp_path / "members" / "deep" / "b.png", 2)
+    assert len(read(tmp_path)) == 2
+    (tmp_path / "calibration" / "members").mkdir(parents=True)
+    refused(tmp_path, str(tmp_path / "calibration" / "members"))
+
+
+def test_only_nonmembers_or_no_labels_at_all(tmp_path):
+    draw(tmp_path / "held-out" / "a.png", 1)
+    draw(tmp_path / "suspects" / "b.png", 2)
+    assert {n: s.member for n, s in read(tmp_path).items()} == {"held-out/a.png": False, "suspects/b.png": None}

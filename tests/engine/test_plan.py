@@ -299,6 +299,23 @@ def test_dataset_and_target_default_to_each_others_own(owners, options, pair):
     assert (made.dataset, made.target) == pair
 
 
+def test_a_dataset_that_needs_a_path_is_no_targets_own(owners):
+    owners.datasets["zoo"] = tiny.dataset(tiny.icons(4, 4), ("tiny-mute",))
+    owners.datasets["zoo"].meta = owners.datasets["zoo"].meta.model_copy(update={"argument": "PATH"})
+    assert prepare(owners, RunOptions(attacks="loss", target="tiny-mute")).plan.dataset == "second"
+    assert prepare(owners, RunOptions(attacks="loss", dataset="zoo:x")).plan.target == "tiny-mute"
+
+
+def test_a_dataset_may_choose_its_targets_by_its_argument(owners):
+    class Choosing(tiny.dataset(tiny.icons(4, 4), ())):
+        @property
+        def targets(self):
+            return ("tiny-mute",)
+
+    owners.datasets["choosing"] = Choosing
+    assert prepare(owners, RunOptions(attacks="loss", dataset="choosing")).plan.target == "tiny-mute"
+
+
 def test_labels_of_another_target_are_refused(owners):
     with pytest.raises(UsageError, match="members of tiny, not of tiny-mute") as caught:
         prepare(owners, RunOptions(attacks="loss", dataset="first", target="tiny-mute"))

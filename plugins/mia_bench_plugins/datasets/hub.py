@@ -1,0 +1,83 @@
+"""Dataset repositories of the Hugging Face hub: from its cache, else fetched once, at one revision, no code run."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from mia_bench.errors import UnavailableError, UsageError, brief
+from mia_bench_plugins.datasets.labels import SUFFIXES
+
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+DATA = {".parquet", *SUFFIXES}
+PATTERNS = ["README.md", "*.csv", "*.jsonl", "*.txt", *(f"*{suffix}" for suffix in sorted(DATA))]
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def snapshot(name: str, repository: str, revision: str) -> tuple[Path, str]:
+    """The folder of a dataset repository at a revision, and its commit.
+
+    The cache comes first, so that a branch means the same commit until somebody fetches it anew. HF_HUB_OFFLINE is
+    respected.
+
+    Raises:
+        UsageError: Neither a folder nor the name of a repository.
+        UnavailableError: It is not in the cache and cannot be fetched.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if not NAME.fullmatch(repository):
+        raise UsageError(f"dataset {name}:{repository}", "no such folder", "check the path, or write OWNER/NAME")
+    what = f"dataset {name}:{repository}" + (f" at revision {revision}" if revision else "")
+    fetch = f"`hf download {repository} --repo-type dataset" + (f" --revision {revision}`" if revision else "`")
+    page = f"https://huggingface.co/datasets/{repository}"
+    get = partial(
+        snapshot_download, repository, repo_type="dataset", revision=revision or None, allow_patterns=PATTERNS
+    )
+    try:
+        path = None
+        with suppress(LocalEntryNotFoundError):
+            path = _with_data(Path(get(local_files_only=True)))
+        if path is None:
+            if not constants.HF_HUB_OFFLINE:
+                logging.getLogger("mia_bench").warning("%s: fetching it into the hub's cache", what)
+            path = _with_data(Path(get()))
+    except GatedRepoError as error:
+        fix = f"ask for access at {page}, then `hf auth login` and {fetch}"
+        raise UnavailableError(what, "gated: its owner decides who may read it", fix) from error
+    except RevisionNotFoundError as error:
+        raise UnavailableError(what, "no such revision", f"{page}/commits/main lists them") from error
+    except RepositoryNotFoundError as error:
+        why = "no such dataset on the hub, or a private one"
+        raise UnavailableError(what, why, "check the name; if it is private, `hf auth login` first") from error
+    except HFValidationError as error:
+        raise UsageError(what, "that is no name of a repository", "check the path, or write OWNER/NAME") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        why = "not whole in the hub's cache, and the hub cannot be reached"
+        fix = f"run {fetch} where there is a network, with the same HF_HOME; or name a local copy: {name}:PATH"
+        raise UnavailableError(what, why, fix) from error
+    except Exception as error:  # of the HTTP client and the file system
+        full = getattr(error, "errno", None) in FULL
+        why = "no room for it in the hub's cache" if full else f"{type(error).__name__}: {brief(error)}"
+        raise UnavailableError(what, why, "set HF_HOME to a larger disk" if full else f"try {fetch}") from error
+    if path is None:
+        why = "neither parquet files nor images are in it" + (" that are here" if constants.HF_HUB_OFFLINE else "")
+        raise UnavailableError(what, why, f"see {page}; {fetch} gets all of it")
+    return path, path.name
+
+
+def _with_data(path: Path) -> Path | None:
+    """A snapshot that holds more than a card; one of which another program took only that is no use."""
+    return path if any(p.suffix in DATA for p in path.rglob("*")) else None

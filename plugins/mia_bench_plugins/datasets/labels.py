@@ -1,0 +1,138 @@
+"""The words that say what a sample is, in columns and in folder names, and what every list of samples must hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from mia_bench import Sample
+from mia_bench.dataset import Split
+from mia_bench.errors import UnavailableError
+
+MEMBERS = ("member", "members")
+NONMEMBERS = ("nonmember", "nonmembers", "non-member", "non-members", "heldout", "holdout", "hold-out", "held-out")
+TRUE = (*MEMBERS, "true", "1", "1.0", "yes")
+FALSE = (*NONMEMBERS, "false", "0", "0.0", "no")
+UNKNOWN = ("", "unknown", "nan", "none")
+SPLITS: dict[str, Split] = {"audit": "audit", "calibration": "calibration", "memorised": "memorised"}
+SPELLINGS = {"memorized": "memorised"}
+MISSING = "missing"  # content of a file that cannot be read; opening the sample says why
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"}
+
+
+def cell(value: object) -> str:
+    """A value of a table as a CSV cell would hold it; a list is separated by spaces."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def member_of(text: str) -> bool | None:
+    """Whether a cell says member, non-member or nothing.
+
+    Raises:
+        ValueError: It says something else.
+    """
+    word = text.strip().lower()
+    if word not in TRUE + FALSE + UNKNOWN:
+        raise ValueError(f"member {text!r} is neither true nor false nor empty")
+    return None if word in UNKNOWN else word in TRUE
+
+
+def split_of(text: str) -> Split:
+    """The split that a cell names; audit if it is empty.
+
+    Raises:
+        ValueError: It names another.
+    """
+    word = text.strip().lower() or "audit"
+    split = SPLITS.get(SPELLINGS.get(word, word))
+    if split is None:
+        raise ValueError(f"split {text.strip()!r} is neither audit nor calibration nor memorised")
+    return split
+
+
+def labels_of(folders: Iterable[str]) -> tuple[bool | None, Split]:
+    """What the folders say, from the top, up to the first that says nothing."""
+    member: bool | None = None
+    split: Split = "audit"
+    for folder in map(str.lower, folders):
+        word = SPELLINGS.get(folder, folder)
+        if word in MEMBERS + NONMEMBERS:
+            member = word in MEMBERS
+        elif word in SPLITS:
+            split = SPLITS[word]
+        else:
+            break
+    return member, split
+
+
+def content_of(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    try:
+        if path.is_file():  # reading a pipe would never end
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        pass
+    return MISSING
+
+
+def group_of(name: str, content: str) -> str:
+    """Identical files share a group."""
+    return name if content == MISSING else f"sha256:{content}"
+
+
+def check(samples: Sequence[Sample], what: str) -> None:
+    """Refuse a list that would mislead.
+
+    Raises:
+        UnavailableError: Ids are not unique or no Unicode, a file or a group is in two splits, or a file is both
+            member and non-member.
+    """
+    check_ids(samples, what)
+    read = [s for s in samples if s.content != MISSING]
+    labelled = [s for s in read if s.member is not None]
+    _refuse(_by(labelled, lambda s: s.content), _memberships, what, "one file labelled both ways", "keep one label")
+    _refuse(_by(read, lambda s: s.content), _splits, what, "one file in both splits", "remove one of them")
+    _refuse(_by(samples, lambda s: s.group), _splits, what, "one group in both splits", "keep it in one")
+
+
+def check_ids(samples: Sequence[Sample], what: str) -> None:
+    """Refuse ids that are not unique, and text that is no Unicode.
+
+    Raises:
+        UnavailableError: Naming the first few.
+    """
+    for sample in samples:
+        try:
+            f"{sample.id}{sample.caption}{sample.group}".encode()
+        except UnicodeEncodeError as error:
+            raise UnavailableError(what, f"{sample.id!a} is not valid Unicode", "rename it") from error
+    _refuse(_by(samples, lambda s: s.id), len, what, "duplicate id", "give each sample its own id")
+
+
+def _by(samples: Iterable[Sample], key: Callable[[Sample], str]) -> list[list[Sample]]:
+    lots: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        lots[key(sample)].append(sample)
+    return list(lots.values())
+
+
+def _splits(lot: Sequence[Sample]) -> int:
+    return len({s.split for s in lot})
+
+
+def _memberships(lot: Sequence[Sample]) -> int:
+    return len({s.member for s in lot})
+
+
+def _refuse(lots: list[list[Sample]], count: Callable[[Sequence[Sample]], int], what: str, why: str, fix: str) -> None:
+    """One kind must be all there is in a lot; the message names the lots that have more."""
+    bad = [lot for lot in lots if count(lot) > 1]
+    if bad:
+        names = ["/".join(dict.fromkeys(f"{s.id!r}" for s in lot)) for lot in bad[:3]]
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise UnavailableError(what, f"{why}: {', '.join(names)}{more}", fix)
