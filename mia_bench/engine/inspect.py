@@ -123,7 +123,7 @@ def _first(controls: Mapping[str, Attack], control: Attack) -> str:
 def _encoder(registry: Registry, name: str | None) -> Encoder:
     if name is None:
         name = next((n for n in ENCODERS if n in registry.encoders and at_hand(registry.encoders[n])), ENCODERS[-1])
-    return resolver(registry)(name, frozenset({Offer.EMBED}), "inspect")
+    return resolver(registry, "pixel")(name, frozenset({Offer.EMBED}), "inspect")
 
 
 def _classes(samples: Sequence[Sample], looks: Mapping[str, Look]) -> list[Class]:
