@@ -42,7 +42,7 @@ def command(dataset: str, allow_origin: str | None, files: tuple[Path, ...], as_
     failed for a reason that may have passed. Images lie in $MIA_BENCH_CACHE, or the user's cache folder.
     """
     from mia_bench.engine.blame import blaming
-    from mia_bench.engine.plan import open_dataset
+    from mia_bench.engine.named import open_dataset
     from mia_bench.errors import UsageError
     from mia_bench.fetch.guard import parse_origin
     from mia_bench.fetch.links import UrlList

@@ -11,7 +11,8 @@ from mia_bench.attack import Attack, Control
 from mia_bench.dataset import Sample
 from mia_bench.engine.encoders import Resolve, resolver
 from mia_bench.engine.estimate import estimate
-from mia_bench.engine.plan import calibration_gap, obstacle, open_dataset, open_target
+from mia_bench.engine.named import open_dataset, open_target
+from mia_bench.engine.plan import calibration_gap, obstacle
 from mia_bench.engine.provenance import environment
 from mia_bench.engine.run import default_batch, open_device
 from mia_bench.errors import UnavailableError

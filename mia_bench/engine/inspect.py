@@ -18,7 +18,8 @@ from mia_bench.engine.blame import blaming, fault
 from mia_bench.engine.encoders import at_hand, resolver
 from mia_bench.engine.hash_cache import SHA256
 from mia_bench.engine.look import Look, Looker
-from mia_bench.engine.plan import SampleTable, open_dataset, take
+from mia_bench.engine.named import open_dataset
+from mia_bench.engine.plan import SampleTable, take
 from mia_bench.engine.run import DEFAULT_DATASET, open_device
 from mia_bench.engine.select import make_params
 from mia_bench.engine.splits import joined

@@ -19,17 +19,8 @@ from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import (
-    Plan,
-    PlannedAttack,
-    changed,
-    make_plan,
-    open_dataset,
-    open_target,
-    pair,
-    spec_text,
-    take,
-)
+from mia_bench.engine.named import open_dataset, open_target, pair, spec_text
+from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, take
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.engine.splits import divide
 from mia_bench.engine.tasks import tasks_of

@@ -13,7 +13,8 @@ import tiny
 
 from mia_bench import Attack
 from mia_bench.attack import source_of
-from mia_bench.engine.plan import open_target, take
+from mia_bench.engine.named import open_target
+from mia_bench.engine.plan import take
 from mia_bench.engine.run import RunOptions, default_folder, prepare
 from mia_bench.errors import BrokenPluginError, NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry

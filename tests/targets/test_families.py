@@ -6,7 +6,7 @@ import torch
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion.keyed import plain
-from mia_bench.engine.plan import open_target
+from mia_bench.engine.named import open_target
 from mia_bench.plugins import Registry
 
 TEXTS = ["a red apple", "dog", ""]

@@ -14,7 +14,7 @@ from hubserver import COMMIT, serving
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion import hub
-from mia_bench.engine.plan import open_target
+from mia_bench.engine.named import open_target
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
 

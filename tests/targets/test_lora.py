@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion.lora import parse
-from mia_bench.engine.plan import open_target
+from mia_bench.engine.named import open_target
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
 

@@ -9,7 +9,7 @@ import torch
 
 from mia_bench import Capability, TargetOptions
 from mia_bench.diffusion.pipeline import offload
-from mia_bench.engine.plan import open_target
+from mia_bench.engine.named import open_target
 from mia_bench.errors import UnavailableError
 from mia_bench.plugins import Registry
 from mia_bench.target import TEXT_BYTES, rows_within
