@@ -176,6 +176,8 @@ class Result(_Record):
     samples_hash: str
     division: Division | None = None
     """How the samples were chosen, where the dataset does not fix it."""
+    captions: str = "true"
+    """What attacks took for the samples' captions: their own, or as `run --captions` was told."""
     n_members: int
     """Positives of the task (audit members) that at least one row could read; the other counts likewise."""
     n_nonmembers: int

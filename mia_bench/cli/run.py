@@ -61,7 +61,19 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     "near-duplicates stay together.",
 )
 @click.option("--balance", is_flag=True, help="Cut the larger class of each split to the size of the smaller.")
-@click.option("--split-seed", type=click.IntRange(min=0), metavar="N", help="Of these two.  [default: 0]")
+@click.option(
+    "--captions",
+    default="true",
+    metavar="CHOICE",
+    help="What attacks take for captions: `true`, `null` (none), `neutral[:TEXT]` (one for all), `shuffled[:SEED]` "
+    "within each split, `generated[:ENCODER]` (by blip, remembered).  [default: true]",
+)
+@click.option(
+    "--split-seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of these two.  [default: 0]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)

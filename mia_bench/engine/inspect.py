@@ -16,7 +16,7 @@ from mia_bench.dataset import Dataset, Sample
 from mia_bench.encoder import Encoder, Offer
 from mia_bench.engine.blame import blaming, fault
 from mia_bench.engine.encoders import at_hand, resolver
-from mia_bench.engine.hash_cache import SHA256
+from mia_bench.engine.line_cache import SHA256
 from mia_bench.engine.look import Look, Looker
 from mia_bench.engine.named import open_dataset
 from mia_bench.engine.plan import SampleTable, take

@@ -15,8 +15,7 @@ from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
 from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import fault
-from mia_bench.engine.hash_cache import HashCache
-from mia_bench.engine.hashes import CACHE, reading
+from mia_bench.engine.hashes import HashCache, reading
 from mia_bench.errors import SampleError
 from mia_bench.images import file_format, to_pixels
 from mia_bench.near import dhash
@@ -61,13 +60,12 @@ class Looker:
             import torch
 
             torch.set_num_threads(1)  # images are looked at side by side
-            alone: Any = SimpleNamespace(device=device, vae_rows=SimpleNamespace(rows=1, pool=None))
-            encoder.open(alone)
+            encoder.open_alone(device)
         self.device = device
 
     def all(self, samples: Sequence[Sample]) -> dict[str, Look]:
         """Sample id -> what was seen of it; hashes are remembered."""
-        cache, looks = HashCache(CACHE), dict[str, Look]()
+        cache, looks = HashCache(), dict[str, Look]()
         for portion in reading(samples, self.look):
             looks |= {sample.id: look for sample, look in portion}
             cache.add({sample.content: look.near for sample, look in portion if look.near is not None})

@@ -139,6 +139,7 @@ class Plan(_Record):
     independent_noise: bool
     calibration: str | None  # why there is no usable calibration set, or None
     division: Division | None = None
+    captions: str = "true"
     attacks: tuple[PlannedAttack, ...]
     skipped: tuple[Skipped, ...]
     samples: SampleTable
@@ -182,6 +183,7 @@ def make_plan(
     independent_noise: bool = False,
     reference_spec: str | None = None,
     division: Division | None = None,
+    captions: str = "true",
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -243,7 +245,6 @@ def make_plan(
     if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
-    captions = target.conditioned and any(s.caption for s in samples)
     return Plan(
         dataset=dataset_spec,
         dataset_revision=dataset.revision,
@@ -254,7 +255,7 @@ def make_plan(
         target_facts=dict(target.facts()),
         reference=reference_spec,
         reference_fingerprint=target.reference and target.reference.fingerprint,
-        uses_captions=captions,
+        uses_captions=target.conditioned and any(s.caption for s in samples),
         seed=seed,
         noise=noise,
         dtype=dtype,
@@ -262,6 +263,7 @@ def make_plan(
         independent_noise=independent_noise,
         calibration=usable,
         division=division,
+        captions=captions,
         attacks=tuple(attacks),
         skipped=tuple(skipped),
         samples=SampleTable.of(samples),

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from mia_bench.attack import Attack
 from mia_bench.dataset import Dataset, Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
-from mia_bench.encoder import Encoder
+from mia_bench.encoder import Encoder, Offer
 from mia_bench.engine.blame import blaming
+from mia_bench.engine.captions import recaptioned
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
 from mia_bench.engine.named import open_dataset, open_target, pair, spec_text
@@ -55,6 +56,7 @@ class RunOptions:
     calibration: float | None = None  # share of each class to set apart
     balance: bool = False  # cut the larger class to the size of the smaller
     split_seed: int | None = None  # of these two
+    captions: str = "true"  # see `engine.captions`
     seed: int = 0
     device: str | None = None
     dtype: str = "float32"
@@ -113,10 +115,14 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     with blaming("dataset", named, type(dataset)):
         everything = dataset.samples()
     divided, division = divide(everything, options.calibration, options.balance, options.split_seed, named)
-    samples = take(divided, options.limit)
+    encoder_of = resolver(registry, target.meta.kind)
+    label = f"--captions {options.captions}"
+    with_captions = recaptioned(
+        divided, options.captions, lambda name: encoder_of(name, frozenset({Offer.CAPTION}), label), options.device
+    )
+    samples = take(with_captions, options.limit)
     preset = "" if options.full else dataset.meta.preset
     selected = select(registry, options.attacks, options.keyword, options.options, preset)
-    encoder_of = resolver(registry, target.meta.kind)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
@@ -135,6 +141,7 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
         independent_noise=options.independent_noise,
         reference_spec=options.reference,
         division=division,
+        captions=options.captions,
         command=options.command,
     )
     store = Store(options.out or default_folder(named, spec, options.seed))

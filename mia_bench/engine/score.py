@@ -278,6 +278,7 @@ def _result(
         latent=plan.latent,
         samples_hash=plan.samples.digest_of_all,
         division=plan.division,
+        captions=plan.captions,
         n_members=int((positive & usable).sum()),
         n_nonmembers=int((negative & usable).sum()),
         n_unknown=int((unknown & usable).sum()),

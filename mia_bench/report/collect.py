@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mia_bench.report.table import division_text
+from mia_bench.report.table import captions_text, division_text
 from mia_bench.report.text import json_text, printable, seconds_text, table
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = Non
     ]
     print(printable(f"{plan.dataset} on {plan.target} ({plan.target_kind}): {n} samples\n"))
     print(table(rows, ["attack", "queries per image", "in all", "parameters"], right=(1, 2)))
+    if plan.captions != "true":
+        print(printable(captions_text(plan.captions)))
     if plan.division:
         print(division_text(plan.division))
     for skipped in plan.skipped:

@@ -56,6 +56,8 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append(f"{SHORT[PARTIAL]}: {PARTIAL}; `mia-bench describe NAME` says what is ours")
     if result.task != MEMBERSHIP:
         said.append("what attacks fit on a calibration set, they fit for membership; no threshold is carried over")
+    if result.captions != "true":
+        said.append(captions_text(result.captions))
     if result.division:
         said.append(division_text(result.division))
     if result.calibration:
@@ -102,6 +104,11 @@ def _left_out(result: Result) -> list[str]:
         *lines[:LINES],
         *([f"... and more; results.json lists all {len(result.failures)}"] if lines[LINES:] else []),
     ]
+
+
+def captions_text(captions: str) -> str:
+    """What was taken for captions, in one line."""
+    return f"captions: {captions}, in place of the samples' own"
 
 
 def division_text(division: Division) -> str:

@@ -1,7 +1,8 @@
-"""Numbers that were computed from images once, remembered between runs."""
+"""Texts that were computed from images once, remembered between runs."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -12,17 +13,17 @@ from mia_bench.errors import brief
 
 logger = logging.getLogger("mia_bench")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-LINE = re.compile(rf"({SHA256.pattern}) ([0-9a-f]{{16}})\n?")
+LINE = re.compile(rf'({SHA256.pattern}) ("[\x20-\x7e]*")\n?')
 
 
-class HashCache:
-    """64-bit numbers by the sha256 of what they were computed from: a text file that any number of processes extend.
+class LineCache:
+    """Texts by the sha256 of what they were computed from: a file of lines that any number of processes extend.
 
     Each call of `add` is one write at the end of the file, which starts on a new line: what a killed process left
     there costs its own line alone. A file that cannot be read or written is said once, and costs only time.
 
     Args:
-        name: Of the file; a new definition of the numbers needs a new one.
+        name: Of the file; a new definition of the texts needs a new one.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,24 +31,23 @@ class HashCache:
         self.writable = True
         self.known = self._read()
 
-    def _read(self) -> dict[str, int]:
+    def _read(self) -> dict[str, str]:
         try:
             with self.path.open(encoding="ascii", errors="replace") as file:
-                found = (LINE.fullmatch(line) for line in file)
-                return {line[1]: int(line[2], 16) for line in found if line}
+                return dict(filter(None, map(_parsed, file)))
         except FileNotFoundError:
             return {}
         except OSError as error:
             logger.warning("cache %s: %s; it is not used", self.path, error.strerror or brief(error))
             return {}
 
-    def add(self, numbers: Mapping[str, int]) -> None:
+    def add(self, texts: Mapping[str, str]) -> None:
         """Remember these; what is not named by a sha256 is left out."""
-        new = {key: n for key, n in numbers.items() if SHA256.fullmatch(key) and key not in self.known}
+        new = {key: text for key, text in texts.items() if SHA256.fullmatch(key) and key not in self.known}
         self.known.update(new)
         if not new or not self.writable:
             return
-        lines = "\n" + "".join(f"{key} {number:016x}\n" for key, number in new.items())
+        lines = "\n" + "".join(f"{key} {json.dumps(text)}\n" for key, text in new.items())
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -58,3 +58,11 @@ class HashCache:
         except OSError as error:
             self.writable = False
             logger.warning("cache %s: %s; images will be read again", self.path, error.strerror or brief(error))
+
+
+def _parsed(line: str) -> tuple[str, str] | None:
+    found = LINE.fullmatch(line)
+    try:
+        return (found[1], json.loads(found[2])) if found else None
+    except ValueError:
+        return None

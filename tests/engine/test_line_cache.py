@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mia_bench.cache import cache_folder
-from mia_bench.engine.hash_cache import HashCache
+from mia_bench.engine.line_cache import LineCache
 
 
 @pytest.fixture(autouse=True)
@@ -32,59 +32,57 @@ def test_where_it_is(monkeypatch, folder):
 
 
 def test_what_was_added_is_known_to_the_next():
-    assert HashCache("t").known == {}
-    HashCache("t").add({key(1): 2**64 - 1, key(2): 0})
-    assert HashCache("t").known == {key(1): 2**64 - 1, key(2): 0}
-    assert HashCache("other").known == {}
+    assert LineCache("t").known == {}
+    LineCache("t").add({key(1): "a cat", key(2): 'two\nlines, "quoted", é 🐈'})
+    assert LineCache("t").known == {key(1): "a cat", key(2): 'two\nlines, "quoted", é 🐈'}
+    assert LineCache("other").known == {}
 
 
 def test_what_has_no_hash_of_content_is_not_remembered():
-    cache = HashCache("t")
-    cache.add({"missing": 1, "": 2, f"{key(1)}\n": 3})
-    assert not cache.path.exists() and HashCache("t").known == {}
+    cache = LineCache("t")
+    cache.add({"missing": "1", "": "2", f"{key(1)}\n": "3"})
+    assert not cache.path.exists() and LineCache("t").known == {}
 
 
 @pytest.mark.parametrize("keep", [10, 65, 70, 81])
 def test_a_line_cut_short_costs_itself_alone(keep):
-    cache = HashCache("t")
-    cache.add({key(1): 1})
-    cache.add({key(2): 2})
+    cache = LineCache("t")
+    cache.add({key(1): "one"})
+    cache.add({key(2): "two"})
     content = cache.path.read_bytes()
     cache.path.write_bytes(content[: len(content) // 2 + 1 + keep])
-    HashCache("t").add({key(3): 3})
-    known = HashCache("t").known
-    assert known.pop(key(2), 2) == 2
-    assert known == {key(1): 1, key(3): 3}
+    LineCache("t").add({key(3): "three"})
+    known = LineCache("t").known
+    assert known.pop(key(2), "two") == "two"
+    assert known == {key(1): "one", key(3): "three"}
 
 
-def test_garbage_is_no_number():
-    cache = HashCache("t")
-    cache.add({key(1): 1})
+def test_garbage_is_no_text():
+    cache = LineCache("t")
+    cache.add({key(1): "one"})
     with cache.path.open("ab") as file:
-        file.write(
-            b"\xff\xfe\0 garbage\n" + key(2).encode() + b" 00000000000000zz\n" + key(4).upper().encode() + b" 1\n"
-        )
-    assert HashCache("t").known == {key(1): 1}
+        file.write(b"\xff\xfe\0 garbage\n" + key(2).encode() + b' "a\\x"\n' + key(4).upper().encode() + b' "a"\n')
+    assert LineCache("t").known == {key(1): "one"}
 
 
 def test_many_processes_lose_nothing(folder):
     code = """
 import hashlib, sys
-from mia_bench.engine.hash_cache import HashCache
-cache = HashCache("t")
+from mia_bench.engine.line_cache import LineCache
+cache = LineCache("t")
 for i in range(200):
     number = int(sys.argv[1]) * 1000 + i
-    cache.add({hashlib.sha256(str(number).encode()).hexdigest(): number})
+    cache.add({hashlib.sha256(str(number).encode()).hexdigest(): str(number)})
 """
     writers = [subprocess.Popen([sys.executable, "-c", code, str(n)]) for n in range(4)]
     assert [w.wait() for w in writers] == [0] * 4
-    assert HashCache("t").known == {key(n * 1000 + i): n * 1000 + i for n in range(4) for i in range(200)}
+    assert LineCache("t").known == {key(n * 1000 + i): str(n * 1000 + i) for n in range(4) for i in range(200)}
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(folder, caplog):
     folder.write_text("a file")
-    cache = HashCache("t")
-    cache.add({key(1): 1})
-    cache.add({key(2): 2})
-    assert cache.known == {key(1): 1, key(2): 2}
+    cache = LineCache("t")
+    cache.add({key(1): "one"})
+    cache.add({key(2): "two"})
+    assert cache.known == {key(1): "one", key(2): "two"}
     assert len([r for r in caplog.records if "images will be read again" in r.getMessage()]) == 1
