@@ -26,7 +26,7 @@ def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> N
         return
     blocks = []
     for kind, items in content.items():
-        shown = [[_cell(v) for v in item.values()] for item in items]
+        shown = [[cell(v) for v in item.values()] for item in items]
         headers = list(items[0]) if items else ["none"]
         blocks.append(f"{kind.upper()}\n{table(shown, headers)}")
     print("\n\n".join(blocks))
@@ -48,7 +48,7 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
         return _attack(attack_of(registry, name))
     for book in (registry.datasets, registry.targets, registry.encoders):
         if base in book:
-            return _meta(book[base])
+            return described(book[base])
     broken = next((p for p in registry.broken if p.name == base), None)
     if broken is None:
         from mia_bench.plugins import suggest
@@ -64,7 +64,7 @@ def _description(content: dict[str, Any]) -> str:
     params, presets, faults = (facts.pop(key, ()) for key in ("parameters", "presets", "faults"))
     if "orientation" in facts:
         facts["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
-    parts = [pairs({k: _cell(v) for k, v in facts.items()})]
+    parts = [pairs({k: cell(v) for k, v in facts.items()})]
     if params:
         rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
         parts.append(f"PARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
@@ -146,14 +146,14 @@ _LISTERS = {
 
 def _attack(cls: type[Attack]) -> dict[str, Any]:
     return {
-        **_meta(cls),
+        **described(cls),
         "queries": queries_text(cls),
         "parameters": parameters(cls),
         "presets": {name: dict(values) for name, values in cls.presets.items()},
     }
 
 
-def _meta(cls: Any) -> dict[str, Any]:
+def described(cls: Any) -> dict[str, Any]:
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
     # Sets: their order varies between processes.
     for name in ("needs", "capabilities", "pipelines", "formerly", "offers"):
@@ -170,7 +170,7 @@ def queries_text(cls: type[Attack], preset: str = "") -> str:
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else printable(value)
