@@ -154,6 +154,7 @@ def _attack(cls: type[Attack]) -> dict[str, Any]:
 
 
 def described(cls: Any) -> dict[str, Any]:
+    """What is known about a plugin's class, JSON-ready; what is empty is left out."""
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
     # Sets: their order varies between processes.
     for name in ("needs", "capabilities", "pipelines", "formerly", "offers"):
@@ -171,6 +172,7 @@ def queries_text(cls: type[Attack], preset: str = "") -> str:
 
 
 def cell(value: Any) -> str:
+    """As it stands in a listing."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else printable(value)
