@@ -61,12 +61,8 @@ def test_pages_are_what_metadata_give(name, page):
 
 
 def test_relative_links_lead_somewhere():
-    for page in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        *sorted(p.relative_to(ROOT) for p in ROOT.glob("docs/*.md")),
-    ):
+    docs = [page.relative_to(ROOT) for page in sorted(ROOT.glob("docs/*.md"))]
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *docs):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 
