@@ -48,6 +48,11 @@ class Flux(FlowTransformer):
         """Whether the guidance scale is an input."""
         return bool(self.checkpoint.config("transformer").get("guidance_embeds"))
 
+    @property
+    def guided(self) -> bool:
+        """Never by a second query, as in its pipeline: it was distilled from guided steps."""
+        return False
+
     def settings(self) -> Mapping[str, Any]:
         return {**super().settings(), **({"guidance": GUIDANCE} if self.distilled else {})}
 
