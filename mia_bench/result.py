@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mia_bench.metrics import ClearsBlind, Evaluation
+from mia_bench.metrics import ClearsBlind, Evaluation, Suspects
 
 RESULT_VERSION = 1
 
@@ -18,8 +18,9 @@ class _Record(BaseModel):
 class Task(_Record):
     """Which audited samples the scores are asked to tell apart."""
 
-    positives: Literal["members", "memorised"] = "members"
-    """`memorised`: samples of that split, which the target saw far more often than its other members."""
+    positives: Literal["members", "memorised", "suspects"] = "members"
+    """`memorised`: samples of that split, which the target saw far more often than its other members; `suspects`:
+    audited samples whose membership is unknown."""
 
     negatives: Literal["nonmembers", "members"] = "nonmembers"
     """From the audit set."""
@@ -29,10 +30,13 @@ class Task(_Record):
         """What positives and negatives are called."""
         if self.positives == "members":
             return "members", "non-members"
+        if self.positives == "suspects":
+            return "samples of unknown membership", "non-members"
         return "memorised images", "other members" if self.negatives == "members" else "non-members"
 
 
 MEMBERSHIP = Task()
+SUSPECTS = Task(positives="suspects")
 
 
 class Row(_Record):
@@ -73,6 +77,9 @@ class Row(_Record):
 
     blind: ClearsBlind | None = None
     """Whether it beats the blind baselines on the same samples; None for controls."""
+
+    suspects: Suspects | None = None
+    """How many samples of unknown membership score above thresholds from known non-members; None without such."""
 
     tags: tuple[str, ...] = ()
     """Marks such as `transductive`."""

@@ -17,7 +17,7 @@ from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import fault
 from mia_bench.engine.hashes import HashCache, reading
 from mia_bench.errors import SampleError
-from mia_bench.images import file_format, to_pixels
+from mia_bench.images import file_format, read_image, to_pixels
 from mia_bench.near import dhash
 
 if TYPE_CHECKING:
@@ -73,13 +73,21 @@ class Looker:
 
     def look(self, sample: Sample) -> Look:
         """Decode one image."""
+        given, read = sample.image, list[Any]()
+
+        def once() -> Any:
+            read.append(given() if callable(given) else given)
+            return read[0]
+
         try:
-            image = sample.open()
+            image = read_image(once if callable(given) else given, sample.id)
         except SampleError as error:
             return Look(error.why or error.what)
+        file = read[0] if read else given
         seen: dict[str, Any] = {"width": image.width, "height": image.height, "near": dhash(image)}
-        if isinstance(sample.image, Path):
-            seen |= {"format": file_format(sample.image), "bytes": sample.image.stat().st_size}
+        if isinstance(file, Path | bytes):
+            size = len(file) if isinstance(file, bytes) else file.stat().st_size
+            seen |= {"format": file_format(file), "bytes": size}
         if sample.id in self.closer:
             seen |= self._closer(sample, image)
         return Look(**seen)

@@ -104,8 +104,12 @@ class SampleTable(_Record):
     def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Positives and negatives of a task, bool `(N,)` each."""
         known = self.audit & self.labelled
-        memorised = np.array([s == "memorised" for s in self.split], dtype=bool)
-        groups = {"members": known & self.is_member, "nonmembers": known & ~self.is_member, "memorised": memorised}
+        groups = {
+            "members": known & self.is_member,
+            "nonmembers": known & ~self.is_member,
+            "memorised": np.array([s == "memorised" for s in self.split], dtype=bool),
+            "suspects": self.audit & ~self.labelled,
+        }
         return groups[task.positives], groups[task.negatives]
 
     @property
@@ -194,8 +198,7 @@ def make_plan(
         UnavailableError: An encoder that it names is not at hand.
     """
     usable = calibration_gap(samples)
-    # A calibration split without both classes cannot calibrate anything, so it is not measured either.
-    samples = [s for s in samples if s.split != "calibration" or usable is None]
+    samples, usable = _placed(samples, usable)
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
     attacks: list[PlannedAttack] = []
@@ -294,6 +297,24 @@ def calibration_gap(samples: Sequence[Sample]) -> str | None:
     missing = {True: "members", False: "non-members"}
     gap = [missing[m] for m in (True, False) if m not in labels]
     return f"the calibration set holds no {gap[0]}" if gap else None
+
+
+def _placed(samples: Sequence[Sample], gap: str | None) -> tuple[Sequence[Sample], str | None]:
+    """The samples to measure, and what is wrong with the calibration set.
+
+    One without both classes cannot calibrate anything, so it is not measured. But where the audit set has no known
+    non-members, those of the calibration set take their place: nothing is fitted on them, and thresholds need them.
+    """
+    if gap is None:
+        return samples, None
+    lent: set[str] = set()
+    audited = {s.member for s in samples if s.split == "audit"}
+    if audited and False not in audited:
+        lent = {s.id for s in samples if s.split == "calibration" and s.member is False}
+    placed = [
+        replace(s, split="audit") if s.id in lent else s for s in samples if s.split != "calibration" or s.id in lent
+    ]
+    return placed, gap + (f"; its {len(lent)} non-members are in the audit set" if lent else "")
 
 
 def obstacle(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,9 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
         return _attack(attack_of(registry, name))
     for book in (registry.datasets, registry.targets, registry.encoders):
         if base in book:
-            return described(book[base])
+            cls = book[base]
+            usage = {"usage": inspect.getdoc(sys.modules[cls.__module__])} if book is registry.datasets else {}
+            return {**described(cls), **{k: v for k, v in usage.items() if v}}
     broken = next((p for p in registry.broken if p.name == base), None)
     if broken is None:
         from mia_bench.plugins import suggest
@@ -62,9 +66,12 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
 def _description(content: dict[str, Any]) -> str:
     base, facts = content.get("name", ""), dict(content)
     params, presets, faults = (facts.pop(key, ()) for key in ("parameters", "presets", "faults"))
+    usage = facts.pop("usage", "")
     if "orientation" in facts:
         facts["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
     parts = [pairs({k: cell(v) for k, v in facts.items()})]
+    if usage:
+        parts += ["\n".join(map(printable, usage.splitlines()))]
     if params:
         rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
         parts.append(f"PARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")

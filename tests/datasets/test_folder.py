@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -224,8 +226,12 @@ def test_a_caption_that_cannot_be_read_costs_only_its_sample(tmp_path):
         (tmp_path / f"{name}.txt").write_bytes(b"a cat" if name == "a" else b"\xff\xfe\xff")
     found = read(tmp_path)
     assert found["a.png"].caption == "a cat" and found["a.png"].open()
-    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not UTF-8"):
+    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not UTF-8 text; save it as UTF-8"):
         found["b.png"].open()
+    (tmp_path / "b.txt").unlink()
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not a regular file"):
+        read(tmp_path)["b.png"].open()
 
 
 @pytest.mark.parametrize(
@@ -290,13 +296,52 @@ def test_tables_in_folders_below(tmp_path):
     found = read(tmp_path)
     assert {n: (s.member, s.split, s.caption) for n, s in found.items()} == {
         "members/a.png": (True, "audit", "first"),  # b is in no row of its folder's table
-        "calibration/members/d.png": (None, "calibration", None),  # the table lies above members/, and says nothing
+        "calibration/members/d.png": (True, "calibration", None),  # an empty cell leaves it to the folder
         "nonmembers/c.png": (False, "audit", None),
     }
     (tmp_path / "members" / "metadata.jsonl").write_text('{"file_name": "a.png", "member": "no"}')
     assert read(tmp_path)["members/a.png"].member is False
+    (tmp_path / "calibration" / "metadata.csv").write_text(rows.replace(",,", ",no,"))
+    assert read(tmp_path)["calibration/members/d.png"].member is False
     (tmp_path / "members" / "metadata.csv").write_text("file_name\na.png\n")
     refused(tmp_path, "members", "both metadata.csv and metadata.jsonl")
+
+
+def test_a_table_in_parquet(images):
+    columns = {
+        "file_name": ["img/a.png", "img/b.png", "img/c.png"],
+        "text": ["one", None, "three"],
+        "member": pa.array([True, False, None]),
+        "word_weights": pa.array([[0.5], None, None], pa.list_(pa.float64())),
+        "artist": [1, 2, 3],
+    }
+    pq.write_table(pa.table(columns), images / "metadata.parquet")
+    found = read(images)
+    assert [(s.caption, s.member) for s in found.values()] == [("one", True), (None, False), ("three", None)]
+    assert found["img/a.png"].word_weights == (0.5,) and found["img/c.png"].labels == {"artist": "3"}
+    pq.write_table(pa.table({**columns, "member": ["1", "perhaps", "0"]}), images / "metadata.parquet")
+    refused(images, "metadata.parquet, line 2", "'perhaps'")
+    pq.write_table(pa.table({"image": ["img/a.png"]}), images / "metadata.parquet")
+    refused(images, "metadata.parquet", "file_name")
+    (images / "metadata.parquet").write_bytes(b"PAR1")
+    refused(images, "metadata.parquet")
+    table(images, "file_name\nimg/a.png\n")
+    refused(images, "both metadata.csv and metadata.parquet")
+
+
+def test_a_table_above_labelled_folders_and_text_files(tmp_path):
+    for number, name in enumerate(("members/a.png", "non-members/b.png", "non-members/c.png")):
+        draw(tmp_path / name, number)
+        (tmp_path / name).with_suffix(".txt").write_text(f"text {number}")
+    rows = [{"file_name": "members/a.png"}, {"file_name": "non-members/b.png", "member": "yes", "caption": "own"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert {n: (s.member, s.caption) for n, s in read(tmp_path).items()} == {
+        "members/a.png": (True, "text 0"),
+        "non-members/b.png": (True, "own"),
+    }
+    table(tmp_path, "file_name,caption\nmembers/a.png,\n")
+    (tmp_path / "metadata.jsonl").unlink()
+    assert read(tmp_path)["members/a.png"].caption is None, "the column says that it has none"
 
 
 def test_a_class_folder_without_images_is_refused(tmp_path):

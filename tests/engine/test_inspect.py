@@ -1,5 +1,6 @@
 """What is said of a dataset is so: counts, duplicates, and whether its classes differ."""
 
+import io
 import json
 from dataclasses import replace
 
@@ -108,6 +109,26 @@ def test_limits_bound_what_is_read_but_not_what_is_counted(registry):
     assert sum(c.captioned for c in found.classes) == 61
     known = inspect(registry, [replace(s, near=i << 20) for i, s in enumerate(samples)], limit=5)
     assert known.hashed == 61, "hashes that the dataset has need no reading"
+
+
+def test_images_within_larger_files_show_format_and_bytes(registry):
+    def packed(sample):
+        stream = io.BytesIO()
+        sample.open().save(stream, "JPEG" if sample.member else "PNG")
+
+        def read():
+            opened.append(sample.id)
+            return stream.getvalue()
+
+        sizes[sample.member].append(len(stream.getvalue()))
+        return replace(sample, image=read)
+
+    opened, sizes = [], {True: [], False: []}
+    members, others = inspect(registry, [packed(s) for s in tiny.icons(11, 12)]).classes
+    assert members.formats == {"JPEG": 11} and others.formats == {"PNG": 12}
+    for kind, member in ((members, True), (others, False)):
+        assert (kind.bytes.least, kind.bytes.most) == (min(sizes[member]), max(sizes[member]))
+    assert len(opened) == len(set(opened)) == 23, "each is read once"
 
 
 def test_damaged_images_are_counted_and_named(registry, tmp_path):

@@ -1,8 +1,12 @@
 """Your own images: `--dataset folder:PATH`, with a metadata file or with folders named after the classes.
 
-With `metadata.csv` or `metadata.jsonl` in PATH (the convention of Hugging Face's imagefolder), each row is a sample:
+Every image below PATH is a sample. Its folders from the top may say `members` or `nonmembers`, and `calibration` or
+`memorised`: `calibration/members/cat.png`. A caption is read from a text file beside it, `cat.txt`.
 
-    file_name      path below PATH; the only column that must be there
+A metadata file (`metadata.csv`, `metadata.jsonl` or `metadata.parquet`, the convention of Hugging Face's
+imagefolder) lists the samples of the folder it lies in, one in each row. Its columns:
+
+    file_name      path below that folder; the only column that must be there
     caption        or `text`
     member         true, 1, yes, member / false, 0, no, nonmember; empty when unknown
     split          audit (default), calibration or memorised
@@ -10,13 +14,11 @@ With `metadata.csv` or `metadata.jsonl` in PATH (the convention of Hugging Face'
     group          near-duplicates share one; identical files share one by default
     word_weights   importance of each word of the caption, numbers separated by spaces
 
-Other columns are named, kept as labels and read by no attack; one that is almost called as above is refused.
+Where a cell is empty, folders say it; where there is no caption column, text files do. Other columns are named,
+kept as labels and read by no attack; one that is almost called as above is refused.
 
-Without a metadata file every image below PATH is a sample. Its folders from the top may say `members` or `nonmembers`,
-and `calibration` or `memorised`: `calibration/members/cat.png`. A caption is read from a text file beside it,
-`cat.txt`. A folder below PATH may have a metadata file of its own, whose rows are then that folder's samples.
-
-Nothing but images is needed: without labels, or with non-members alone, they are scored and nothing is compared.
+Nothing but images is needed. Without labels they are scored and nothing is compared; with non-members alone it is
+counted how many of the others score above thresholds from those.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Folder(Dataset):
 
     meta = DatasetMeta(
         name="folder",
-        summary="your own images: a folder with metadata.csv or metadata.jsonl, or with members/ and nonmembers/",
+        summary="your own images: a folder with metadata.csv/jsonl/parquet, or with members/ and nonmembers/",
         construction="as the folder says",
         biases="unknown: look at the blind control's row",
         licence="your own",

@@ -175,7 +175,7 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
     if configs:
         return _declared(root, configs, config, what)
     base = root / config if config and (root / config).is_dir() else root
-    found = visible(base, ".parquet")
+    found = [path for path in visible(base, ".parquet") if path.name not in imagefolder.METADATA]
     splits: dict[str, list[Path]] = {}
     for path, split in _default({path: _split_of(path.relative_to(base)) for path in found}).items():
         splits.setdefault(split, []).append(path)

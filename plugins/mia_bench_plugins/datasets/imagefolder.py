@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
 import math
@@ -25,12 +26,13 @@ from mia_bench_plugins.datasets.labels import (
     member_of,
     split_of,
 )
+from mia_bench_plugins.datasets.tables import is_picture, rows, schema_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 logger = logging.getLogger("mia_bench")
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 COLUMNS = {"file_name", "caption", "text", "member", "split", "id", "group", "word_weights"}
 CAPTION = {"caption", "text"}  # two names of one column
 
@@ -38,8 +40,8 @@ CAPTION = {"caption", "text"}  # two names of one column
 def read(root: Path, what: str, names: Mapping[str, str] | None = None) -> list[Sample]:
     """Every image of a folder, by its tables where it has any, else by its files.
 
-    A table lists the images of the folder it lies in. Folder names from the top may say what the images are; a table's
-    cells come first.
+    A table lists the images of the folder it lies in. Folder names from the top may say what the images are, and text
+    files beside them hold captions; a table's cells come first.
 
     Args:
         root: The folder.
@@ -54,7 +56,8 @@ def read(root: Path, what: str, names: Mapping[str, str] | None = None) -> list[
         here = [root / name for name in METADATA if (root / name).is_file()]
         for path in here or sorted(p for name in METADATA for p in root.rglob(name) if p.is_file()):
             if path.parent in tables:
-                raise UnavailableError(f"folder {path.parent}", f"both {' and '.join(METADATA)}", "keep one of them")
+                why = f"both {tables[path.parent].name} and {path.name}"
+                raise UnavailableError(f"folder {path.parent}", why, "keep one of them")
             tables[path.parent] = path
         samples = [s for table in tables.values() for s in _listed(table, root, names or {})]
         if not here:
@@ -84,7 +87,7 @@ def _listed(table: Path, root: Path, names: Mapping[str, str]) -> Iterator[Sampl
     """One sample for each row of a table."""
     columns: dict[str, None] = {}
     try:
-        for line, row in _csv(table) if table.suffix == ".csv" else _jsonl(table):
+        for line, row in READERS[table.suffix](table):
             columns.update(dict.fromkeys(row))
             try:
                 yield _sample(table.parent, root, row, names)
@@ -148,6 +151,19 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             yield number, {name: cell(value) for name, value in row.items()}
 
 
+def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Number and cells of each row, from 1."""
+    schema = schema_of(path, str(path))
+    if "file_name" not in schema.names or len(set(schema.names)) < len(schema.names):
+        raise UnavailableError(str(path), "it needs a column file_name, and each column once", "correct it")
+    names = [f.name for f in schema if not is_picture(f.type)]
+    for number, row in enumerate(rows(path, names, str(path)), 1):
+        yield number, {name: cell(value) for name, value in row.items()}
+
+
+READERS = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+
+
 def _sample(folder: Path, root: Path, row: Mapping[str, str], names: Mapping[str, str]) -> Sample:
     """Raises ValueError: The row means nothing."""
     if absent := sorted(column for column in names.values() if column and column not in row):
@@ -155,13 +171,16 @@ def _sample(folder: Path, root: Path, row: Mapping[str, str], names: Mapping[str
     own = {**row, **{name: row[column] if column else "" for name, column in names.items()}}
     path = folder / _inside(own.get("file_name", ""))
     name = path.relative_to(root).as_posix()
-    member, split = labels_of(folder.relative_to(root).parts)
+    member, split = labels_of(path.relative_to(root).parts[:-1])
     caption = own.get("caption") or ("" if "caption" in names else own.get("text")) or None
+    image: Path | Callable[[], Image] = path
+    if not CAPTION & {*own, *names}:
+        caption, image = _beside(path)
     said, placed = own.get("member", ""), own.get("split", "")
     content = content_of(path)
     return Sample(
         id=own.get("id", "").strip() or name,
-        image=path,
+        image=image,
         content=content,
         caption=caption,
         member=member_of(said) if said.strip() else member,
@@ -204,13 +223,8 @@ def _walked(root: Path, listed: Iterable[Path]) -> Iterator[Sample]:
         if hidden or not path.is_file() or not tabled.isdisjoint(path.parents):
             continue
         member, split = labels_of(name.parts[:-1])
-        content, text = content_of(path), path.with_suffix(".txt")
-        caption: str | None = None
-        image: Path | Callable[[], Image] = path
-        try:
-            caption = _caption(text)
-        except (OSError, UnicodeDecodeError) as error:  # costs this sample, as a damaged image does
-            image = partial(_refuse_caption, text, getattr(error, "strerror", None) or "not UTF-8 text")
+        caption, image = _beside(path)
+        content = content_of(path)
         yield Sample(
             id=name.as_posix(),
             image=image,
@@ -222,12 +236,19 @@ def _walked(root: Path, listed: Iterable[Path]) -> Iterator[Sample]:
         )
 
 
-def _caption(path: Path) -> str | None:
+def _beside(path: Path) -> tuple[str | None, Path | Callable[[], Image]]:
+    """The caption in the text file beside an image; where it cannot be read, opening the image says so."""
+    text = path.with_suffix(".txt")
     try:
-        return path.read_text(encoding="utf-8-sig").strip() or None
-    except FileNotFoundError:
-        return None
+        if not text.exists():
+            return None, path
+        if not text.is_file():  # reading a pipe would never end
+            raise OSError(errno.EINVAL, "not a regular file")
+        return text.read_text(encoding="utf-8-sig").strip() or None, path
+    except (OSError, UnicodeDecodeError) as error:  # costs this sample, as a damaged image does
+        return None, partial(_refuse_caption, text, getattr(error, "strerror", None) or "not UTF-8 text")
 
 
 def _refuse_caption(path: Path, why: str) -> Image:
-    raise SampleError(f"caption {path}", f"its caption {path.name} cannot be read: {why}", "save it as UTF-8")
+    fix = "save it as UTF-8" if why.endswith("text") else "make it readable"
+    raise SampleError(f"caption {path}", f"its caption {path} cannot be read: {why}; {fix}, or remove it", fix)
