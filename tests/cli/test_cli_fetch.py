@@ -55,7 +55,7 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     options = [*laion, "-p", tiny.__file__]
     command = ["run", "--dataset", "laion-mi:copy", "--target", "tiny:7", "--attacks", "loss,pia,blind", *options]
     command += ["--limit", 6, "--out", "run"]
-    before = cli(*command)
+    before = cli(*command, "--collect-only")
     assert before.status == 3
     assert "have not been fetched" in before.err and "fix: run `mia-bench fetch laion-mi:copy`" in before.err
     fetch = ["fetch", "laion-mi:copy", "--allow-origin", server.origin, *laion]
@@ -65,7 +65,7 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     assert members[:4] == ["members", "17", "17", "8"] and nonmembers[:4] == ["nonmembers", "17", "17", "8"]
     assert "47.1 % [26.2, 69.0]" in done.out, "Wilson"
     assert "lost: " in done.out and "http-404 2" in done.out and "tls 2" in done.out
-    assert "next: mia-bench run --dataset laion-mi:copy" in done.out
+    assert "next: mia-bench run --dataset laion-mi:copy\n" in done.out, "all urls were tried"
     assert "34 urls to ask" in done.err
     after = cli(*command, "--json")
     assert after.status == 0, after.all
@@ -97,7 +97,10 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
         (["laion-my"], 2, "unknown dataset 'laion-my'", "list"),
         (["urls:list", "--allow-origin", "localhost"], 2, "not HOST:PORT", "--allow-origin 127.0.0.1:8000"),
         (["urls:empty"], 3, "its list of urls is empty", "check"),
-        (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--limit"),
+        (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--allow-origin HOST:PORT"),
+        ([], 2, "nothing to fetch is named", "mia-bench fetch --weights TARGET"),
+        (["urls:list", "--weights", "tiny"], 2, "one after the other", "mia-bench fetch DATASET"),
+        (["urls:list", "--revision", "main"], 2, "a dataset has no weights", "--weights TARGET"),
         (["urls:nowhere"], 4, "its plugin failed", "fix the plugin"),
     ],
 )
