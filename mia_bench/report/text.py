@@ -35,12 +35,12 @@ def pairs(items: Mapping[str, object]) -> str:
     return "\n".join(f"{k:<{width}}  {printable(v)}" for k, v in items.items() if v not in ("", None))
 
 
-def bytes_text(count: int) -> str:
+def bytes_text(count: float) -> str:
     """`812 B`, `3.2 kB`, `4.27 GB`."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < 999.5:  # which would be shown as 1e+03
             return f"{count:.3g} {unit}"
-        count /= 1000  # type: ignore[assignment]
+        count /= 1000
     return f"{count:.3g} GB"
 
 
