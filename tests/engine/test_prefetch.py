@@ -49,12 +49,8 @@ def at_hub(tmp_path, monkeypatch):
 def pipeline(tmp_path):
     """A repository with more in it than is needed."""
     folder = shutil.copytree(pipelines.TINY_SD, tmp_path / "repository")
-    for name in (
-        "unet/diffusion_pytorch_model.fp16",
-        "unet/diffusion_pytorch_model.non_ema",
-        "sd-v1-4",
-        "safety/model",
-    ):
+    weights = "unet/diffusion_pytorch_model"
+    for name in (f"{weights}.fp16", f"{weights}.non_ema", "sd-v1-4", "safety_checker/model"):
         path = folder / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"not needed")
@@ -87,7 +83,7 @@ def test_what_is_needed_is_fetched_once(registry, at_hub, pipeline, adapter, cap
         show_prefetched(found, as_json=False)
         said = capsys.readouterr().out
         assert COMMIT in said and f"offline: {found.command}" in said
-        total = f"{len(found.files)}, {sum(found.files.values()) / 1000:.3g} kB"
+        total = f"{len(found.files)}, {sum(found.files.values()) / 1e6:.3g} MB"
         assert [line.split("  ")[-1] for line in said.splitlines() if line.startswith("f")] == [total, total]
         hub._snapshot.cache_clear()
         again = prefetch(registry, NAME, options)
