@@ -21,7 +21,7 @@ class Row(BaseModel):
         kind: Its class: `members`, `nonmembers`, `memorised`.
         url: As the list has it.
         final_url: Where the redirects led.
-        status: The last HTTP status, if any.
+        status: HTTP status of `final_url`, if it answered.
         content_type: As the server has it.
         bytes: Length of the body, if one was read.
         sha256: Of the body; only if it is an image that can be used.
