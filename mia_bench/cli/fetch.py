@@ -69,7 +69,6 @@ def command(dataset: str | None, weights: str | None, files: tuple[Path, ...], a
 
 
 def _fetch_images(registry: Any, dataset: str, given: dict[str, Any], as_json: bool) -> None:
-    from mia_bench.engine.blame import blaming
     from mia_bench.engine.named import open_dataset
     from mia_bench.errors import UsageError
     from mia_bench.fetch.links import UrlList
@@ -80,9 +79,6 @@ def _fetch_images(registry: Any, dataset: str, given: dict[str, Any], as_json: b
     if not isinstance(opened, UrlList):
         able = ", ".join(sorted(name for name, cls in registry.datasets.items() if issubclass(cls, UrlList)))
         raise UsageError(f"dataset {dataset}", "it is no list of urls, so there is nothing to fetch", f"known: {able}")
-    with blaming("dataset", dataset, type(opened)):
-        opened.download()
-        _ = opened.links  # kept for later
     with watching() as watch:
         fetched = fetch(opened, FetchOptions(**given), watch)
     show_fetched(fetched, as_json)

@@ -153,7 +153,8 @@ class UrlList(Dataset):
 
         if self.choice("list"):
             return
-        self.download()
+        if not offline():
+            self.download()
         counts = self.survival()
         if counts and all(c.tried == c.urls or (limit is not None and c.survived >= limit) for c in counts):
             return

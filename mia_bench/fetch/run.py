@@ -17,6 +17,7 @@ from time import monotonic
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
+from mia_bench.engine.blame import blaming
 from mia_bench.engine.hash_cache import HashCache
 from mia_bench.engine.hashes import CACHE
 from mia_bench.errors import NothingError, UnavailableError, UsageError
@@ -99,7 +100,9 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
     if offline():
         why = "its images have to be fetched, and HF_HUB_OFFLINE is set"
         raise UnavailableError(f"dataset {dataset.spec}", why, dataset.elsewhere)
-    dataset.download()
+    with blaming("dataset", dataset.spec, type(dataset)):
+        dataset.download()
+        _ = dataset.links  # kept for later
     folder, kinds = dataset.folder, kinds_of(dataset.links)
     known = {link.id for link in dataset.links}
     with _locked(folder):

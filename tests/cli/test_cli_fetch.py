@@ -35,6 +35,8 @@ def server():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(run, "BACKOFF_S", 0.02)
 
 
@@ -120,6 +122,24 @@ def test_a_cache_that_cannot_be_written(cli, tmp_path, monkeypatch):
     done = cli("fetch", "urls:list", "-p", urlplugin.__file__)
     assert done.status == 2
     assert "cannot be written" in done.err and "MIA_BENCH_CACHE" in done.err
+
+
+def test_offline_nothing_is_asked(cli, tmp_path, server, monkeypatch):
+    listed(tmp_path / "list", [["a", "members", server.url("offline", "JPEG")]])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = cli("fetch", "urls:list", "-p", urlplugin.__file__, "--allow-origin", server.origin)
+    assert done.status == 3 and server.requests("offline") == []
+    assert "HF_HUB_OFFLINE is set" in done.err and "fix: run `mia-bench fetch urls:list` where there is" in done.err
+
+
+def test_what_is_partly_fetched_is_named_by_its_list(cli, tmp_path, server):
+    listed(tmp_path / "list", [[f"{n}", "members", server.url(f"part-{n}", "JPEG")] for n in range(4)])
+    arguments = ["urls:list", "-p", urlplugin.__file__, "--allow-origin", server.origin]
+    done = cli("fetch", *arguments, "--limit", 2)
+    assert done.status == 0, done.all
+    digest = json.loads(next((tmp_path / "cache").rglob("survivors.json")).read_text())["list"]
+    assert f"next: mia-bench run --dataset urls:list,list={digest}\n" in done.out, "else a run would fetch the rest"
+    assert "next: mia-bench run --dataset urls:list\n" in cli("fetch", *arguments).out
 
 
 def test_two_fetches_of_one_dataset_do_not_mix(cli, tmp_path, server):

@@ -124,21 +124,8 @@ def test_every_attack_on_what_survives(tmp_path, hub, cache, server):
     ]
     assert fetched["lost"]["both-classes"] == 2 and sum(fetched["lost"].values()) == 2 * len(BAD)
 
-    run = [
-        "run",
-        "--attacks",
-        "all",
-        "--dataset",
-        "laion-mi",
-        "--target",
-        TINY_SD,
-        "--limit",
-        8,
-        "--batch",
-        4,
-        "--rows",
-        8,
-    ]
+    run = ["run", "--attacks", "all", "--dataset", "laion-mi", "--target", TINY_SD, "--limit", 8]
+    run += ["--batch", 4, "--rows", 8]
     run += ["--out", tmp_path / "run", "--json"]
     kill_when(lambda: any((tmp_path / "run").glob("measurements/*.parquet")), *run)
     assert not (tmp_path / "run" / "results.json").exists()
@@ -150,6 +137,14 @@ def test_every_attack_on_what_survives(tmp_path, hub, cache, server):
     table = pq.read_table(tmp_path / "run" / "scores.parquet").to_pylist()
     taken = {i for kind in CLASSES for i in in_order(g for g in good if g.startswith(f"{kind}-"))[:8]}
     assert Counter(row["sample_id"] for row in table if row["attack"] == "loss") == Counter(taken)
+
+
+def test_it_is_inspected(hub, server):
+    put(hub, server, ["JPEG", "404", "PNG"])
+    assert done("fetch", "laion-mi", "--allow-origin", server.origin, "--json")["list"]
+    found = done("inspect", "laion-mi", "--json")
+    assert [(s["kind"], s["urls"], s["survived"]) for s in found["survival"]] == [(kind, 3, 2) for kind in CLASSES]
+    assert [h["host"] for h in found["hosts"]] == ["127.0.0.1"]
 
 
 # A run that fetches what it lacks -----------------------------------------------------------------------------------
@@ -166,7 +161,8 @@ def cli(capfd, monkeypatch, server):
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capfd.readouterr()
-        return int(ended.value.code or 0), json.loads(out) if out.startswith("{") else None, err
+        result = json.loads(out) if out else None
+        return int(ended.value.code or 0), result[0] if isinstance(result, list) else result, err
 
     return call
 
@@ -231,6 +227,16 @@ def test_a_calibration_set_is_fetched_too(hub, server, cli):
     assert len(server.requests()) == 2 * 16
 
 
+def test_what_stands_beside_is_fetched_too(tmp_path, hub, server, cli):
+    put(hub, server, ["JPEG"] * 9)
+    rows = [{"caption": "a", "index": n, "url": server.url(f"w{n}", "JPEG")} for n in range(3)]
+    (tmp_path / "list.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--positives", "memorised", "--negatives", "nonmembers", "--limit", 2]
+    status, result, err = cli(*options, dataset="webster:list.jsonl,beside=laion-mi")
+    assert (status, n_of(result)) == (0, 4), err
+    assert len(server.requests("/w")) == 2 and len(server.requests()) == 2 + 4
+
+
 def test_nothing_is_fetched_where_nothing_is_run(hub, server, cli):
     put(hub, server, ["JPEG"] * 4)
     for option in ("--collect-only", "--dry-run"):
@@ -243,7 +249,8 @@ def test_offline_it_says_so(hub, server, cli, monkeypatch):
     offline = "huggingface_hub.constants.HF_HUB_OFFLINE"
     monkeypatch.setattr(offline, True)
     status, _, err = cli("--limit", 2)
-    assert status == 3 and "HF_HUB_OFFLINE is set" in err and "hf download antoniaaa/laion_mi" in err
+    assert status == 3 and "its list of urls is not in the hub's cache" in err
+    assert "fix: run `mia-bench fetch laion-mi` where there is a network, without HF_HUB_OFFLINE" in err
     put(hub, server, ["JPEG"] * 9)
     status, _, err = cli("--limit", 2)
     assert status == 3 and "its images have to be fetched, and HF_HUB_OFFLINE is set" in err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -38,7 +39,12 @@ def snapshot(name: str, repository: str, revision: str, patterns: Sequence[str] 
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # of each attempt to reach it
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     if not NAME.fullmatch(repository):
         raise UsageError(f"dataset {name}:{repository}", "no such folder", "check the path, or write OWNER/NAME")
     what = f"dataset {name}:{repository}" + (f" at revision {revision}" if revision else "")

@@ -70,7 +70,8 @@ class LaionMi(UrlList):
             )
         except LocalEntryNotFoundError as error:
             why = f"its list of urls is not in the hub's cache, {constants.HF_HUB_CACHE}"
-            raise UnavailableError(f"dataset {self.spec}", why, f"run `{self.command}`") from error
+            fix = self.elsewhere if constants.HF_HUB_OFFLINE else f"run `{self.command}`"
+            raise UnavailableError(f"dataset {self.spec}", why, fix) from error
 
 
 def _read(path: Path, kind: str) -> list[Link]:
