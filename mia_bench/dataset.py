@@ -125,6 +125,18 @@ class Dataset(ABC):
         """Names of targets whose membership it labels, where the argument decides; the first is the default."""
         return self.meta.targets
 
+    def fetch(self, limit: int | None = None, allow_origin: tuple[str, int] | None = None) -> None:
+        """Get onto this machine what `samples()` needs; a run calls it before. Does nothing if all is there.
+
+        Args:
+            limit: Samples of each class that will be taken; all if None.
+            allow_origin: Host and port of the one origin that may be a private address.
+
+        Raises:
+            UnavailableError: It cannot be had.
+        """
+        return None
+
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """All samples of both splits; images stay unread.

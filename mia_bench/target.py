@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -138,6 +139,17 @@ class Target(ABC):
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
         """sha256 of every file that defines the model, by name; readable before `load`."""
+
+    def fetch(self) -> Mapping[str, Path]:
+        """Get what `load` needs onto this machine, if it lies elsewhere.
+
+        Returns:
+            The files by name; none of a target that reads no files.
+
+        Raises:
+            UnavailableError: They cannot be had, or not read.
+        """
+        return {}
 
     @abstractmethod
     def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from mia_bench.errors import ExitStatus, MiaBenchError
 
 COMMANDS = {
     "run": "Run attacks on a dataset and a target, and print the table.",
-    "fetch": "Download the images of a dataset that is a list of urls.",
+    "fetch": "Download the images of a dataset that is a list of urls, or the weights of a target.",
     "list": "List attacks, datasets, targets and plugins.",
     "describe": "Describe one attack, dataset or target.",
     "inspect": "Show what a dataset is like before any model is asked.",

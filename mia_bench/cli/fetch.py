@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.options import as_json, plugin_files
+from mia_bench.cli.options import allow_origin, as_json, plugin_files, source_options, take_target_options
 
 
 @click.command(name="fetch")
-@click.argument("dataset", metavar="DATASET")
+@click.argument("dataset", metavar="[DATASET]", required=False)
+@click.option(
+    "--weights",
+    metavar="TARGET",
+    help="Instead: get the weights of a target into the hub's cache, for machines without a network.",
+)
+@source_options
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N urls of each class.")
 @click.option("--again", is_flag=True, help="Ask again also for what is settled: pages that are gone, or no images.")
 @click.option(
@@ -28,40 +34,51 @@ from mia_bench.cli.options import as_json, plugin_files
     metavar="SECONDS",
     help="Most that one request may take, body included.",
 )
-@click.option(
-    "--allow-origin",
-    metavar="HOST:PORT",
-    help="The one origin that may be a private address; all others are refused.",
-)
+@allow_origin
 @plugin_files
 @as_json
-def command(dataset: str, allow_origin: str | None, files: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+def command(dataset: str | None, weights: str | None, files: tuple[Path, ...], as_json: bool, **given: Any) -> None:
     """Download the images of a dataset that is a list of urls, and freeze the list of those that survive.
 
     What is known already is not asked again, so the same command resumes a fetch that was stopped, and asks again what
     failed for a reason that may have passed. Images lie in $MIA_BENCH_CACHE, or the user's cache folder.
+
+    With --weights, fetch a model instead, as `run` would with the same options.
     """
-    from mia_bench.engine.blame import blaming
+    from mia_bench.errors import UsageError
+    from mia_bench.plugins import Registry
+
+    options = take_target_options(given)
+    if (dataset is None) == (weights is None):
+        why = "nothing to fetch is named" if dataset is None else "images and weights are fetched one after the other"
+        raise UsageError(
+            "mia-bench fetch", why, "write `mia-bench fetch DATASET` or `mia-bench fetch --weights TARGET`"
+        )
+    registry = Registry.load(files)
+    if weights is not None:
+        from mia_bench.engine.prefetch import prefetch
+        from mia_bench.report.fetched import show_prefetched
+
+        show_prefetched(prefetch(registry, weights, options), as_json)
+        return
+    if options.given:
+        option = f"--{next(iter(options.given)).replace('_', '-')}"
+        raise UsageError(option, "a dataset has no weights", "leave it out, or write --weights TARGET")
+    assert dataset is not None
+    _fetch_images(registry, dataset, given, as_json)
+
+
+def _fetch_images(registry: Any, dataset: str, given: dict[str, Any], as_json: bool) -> None:
     from mia_bench.engine.named import open_dataset
     from mia_bench.errors import UsageError
-    from mia_bench.fetch.guard import parse_origin
     from mia_bench.fetch.links import UrlList
     from mia_bench.fetch.run import FetchOptions, fetch
-    from mia_bench.plugins import Registry
     from mia_bench.report.fetched import show_fetched, watching
 
-    registry = Registry.load(files)
     opened = open_dataset(registry, dataset)
     if not isinstance(opened, UrlList):
         able = ", ".join(sorted(name for name, cls in registry.datasets.items() if issubclass(cls, UrlList)))
         raise UsageError(f"dataset {dataset}", "it is no list of urls, so there is nothing to fetch", f"known: {able}")
-    try:
-        origin = parse_origin(allow_origin) if allow_origin else None
-    except ValueError as error:
-        raise UsageError("--allow-origin", str(error), "write --allow-origin 127.0.0.1:8000") from error
-    with blaming("dataset", dataset, type(opened)):
-        opened.download()
-        _ = opened.links  # kept for later
     with watching() as watch:
-        fetched = fetch(opened, FetchOptions(allow_origin=origin, **given), watch)
+        fetched = fetch(opened, FetchOptions(**given), watch)
     show_fetched(fetched, as_json)

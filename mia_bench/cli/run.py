@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from mia_bench.cli.options import (
+    allow_origin,
     as_json,
     attack_options,
     plugin_files,
@@ -119,6 +120,7 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     metavar="N",
     help="Save the pictures that explain the N highest, median and lowest scores of each attack that has any.",
 )
+@allow_origin
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
 @click.option("--dry-run", is_flag=True, help="Show what would run and how long it may take, and stop.")
 @task_options

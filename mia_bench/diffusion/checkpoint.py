@@ -64,6 +64,18 @@ class Checkpoint(ABC):
     def hashes(self, parts: Iterable[str]) -> dict[str, str]:
         """sha256 of everything that decides these parts' numbers, by name."""
 
+    def paths(self, parts: Iterable[str]) -> dict[str, Path]:
+        """The files whose hashes those are; none of a pipeline object."""
+        return {}
+
+    def check(self, parts: Iterable[str]) -> None:
+        """Check that every network has weights that may be read.
+
+        Raises:
+            UnavailableError: One has not.
+        """
+        return None
+
     def has(self, part: str) -> bool:
         """Whether the pipeline has this part; an index may leave optional ones out."""
         index = self.index()
@@ -130,7 +142,16 @@ class Folder(Checkpoint):
         return read_json(self.place(part) / name, self.repair)
 
     def hashes(self, parts: Iterable[str]) -> dict[str, str]:
-        return {f"{p}/{path.name}": hash_file(path) for p in parts for path in self.files(p)}
+        return {name: hash_file(path) for name, path in self.paths(parts).items()}
+
+    def paths(self, parts: Iterable[str]) -> dict[str, Path]:
+        return {f"{p}/{path.name}": path for p in parts for path in self.files(p)}
+
+    def check(self, parts: Iterable[str]) -> None:
+        for part in parts:
+            self._check(part)
+            if (self.place(part) / "config.json").exists():
+                self._chosen(part)
 
     def files(self, part: str) -> list[Path]:
         """What decides a part's numbers: configuration, vocabulary, and the weights that are loaded.
@@ -168,10 +189,8 @@ class Folder(Checkpoint):
         complete(f"target part {folder}", cls, report["missing_keys"])
         return settled(network, dtype)
 
-    def _weights(self, part: str, dtype: str, cls: Any) -> dict[str, Any]:
-        import torch
-        from diffusers.utils import is_accelerate_available
-
+    def _chosen(self, part: str) -> list[str]:
+        """Names of the weight files of a part that are loaded."""
         folder = self.place(part)
         names = [p.name for p in folder.iterdir()]
         weights = chosen(names, self.allow_pickle)
@@ -182,6 +201,13 @@ class Folder(Checkpoint):
                 why = "no weights (*.safetensors) in it"
             fix = f"{SAVE}, or add --allow-pickle: tensors alone are read" if pickled else self._without_weights()
             raise UnavailableError(f"target part {folder}", why, fix)
+        return weights
+
+    def _weights(self, part: str, dtype: str, cls: Any) -> dict[str, Any]:
+        import torch
+        from diffusers.utils import is_accelerate_available
+
+        weights = self._chosen(part)
         options: dict[str, Any] = {
             "use_safetensors": weights[0].endswith(".safetensors"),
             "torch_dtype": getattr(torch, dtype),

@@ -120,13 +120,19 @@ class SingleFile(Checkpoint):
         return self.configured.config(part)
 
     def hashes(self, parts: Iterable[str]) -> dict[str, str]:
-        found = {self.path.name: hash_file(self.path)}
+        return {name: hash_file(path) for name, path in self.paths(parts).items()}
+
+    def paths(self, parts: Iterable[str]) -> dict[str, Path]:
+        found = {self.path.name: self.path}
         for part in parts:
             folder = self.configured.place(part)
             texts = [p for p in sorted(folder.iterdir()) if p.suffix in TEXTS] if folder.is_dir() else []
             others = self.configured.files(part) if self.lacks(part) else []
-            found |= {f"{part}/{path.name}": hash_file(path) for path in dict.fromkeys([*texts, *others])}
+            found |= {f"{part}/{path.name}": path for path in dict.fromkeys([*texts, *others])}
         return found
+
+    def check(self, parts: Iterable[str]) -> None:
+        self.configured.check(part for part in parts if self.lacks(part))
 
     def load(self, classes: Sequence[str], part: str, dtype: str = "float32") -> Any:
         self.class_of(part, classes)

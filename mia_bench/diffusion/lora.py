@@ -57,10 +57,15 @@ def adapter(source: str, allow_pickle: bool = False) -> Path:
     return path
 
 
+def adapters(options: TargetOptions) -> dict[str, Path]:
+    """The file of each adapter, by its place and scale."""
+    parsed = [parse(text) for text in options.lora]
+    return {f"lora {k} x {scale:g}": adapter(source) for k, (source, scale) in enumerate(parsed)}
+
+
 def adapter_hashes(options: TargetOptions) -> dict[str, str]:
     """sha256 of each adapter, by its place and scale."""
-    parsed = [parse(text) for text in options.lora]
-    return {f"lora {k} x {scale:g}": hash_file(adapter(source)) for k, (source, scale) in enumerate(parsed)}
+    return {name: hash_file(path) for name, path in adapters(options).items()}
 
 
 def fuse(target: PipelineTarget) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mia_bench.attack import Capability
@@ -151,6 +152,12 @@ class PipelineTarget(Target):
 
     def weights(self) -> Mapping[str, str]:
         return self._weights
+
+    def fetch(self) -> Mapping[str, Path]:
+        from mia_bench.diffusion.lora import adapters
+
+        self.checkpoint.check(self.present)
+        return {**self.checkpoint.paths(self.present), **adapters(self.options)}
 
     def load(self) -> None:
         import torch

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,6 +74,7 @@ class RunOptions:
     artifacts: int = 0  # pictures of so many of the highest, median and lowest scores
     positives: Literal["members", "memorised"] = "members"
     negatives: Literal["nonmembers", "members"] | None = None  # those that suit the positives
+    allow_origin: tuple[str, int] | None = None  # from which images may be fetched though its address is private
     options: Options = field(default_factory=dict)
     command: str = ""  # as the user typed it
 
@@ -91,8 +93,13 @@ class Prepared:
     tasks: tuple[Task, ...] = (MEMBERSHIP,)
 
 
-def prepare(registry: Registry, options: RunOptions) -> Prepared:
+def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Prepared:
     """Resolve names, samples and parameters; reads files but loads no model.
+
+    Args:
+        registry: All plugins.
+        options: The user's.
+        fetch: Whether images may be fetched that are not here yet.
 
     Raises:
         MiaBenchError: Anything the user asked for does not exist or fit.
@@ -113,6 +120,8 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
             target.reference = open_target(registry, options.reference, shared)
             _ = target.reference.fingerprint
     with blaming("dataset", named, type(dataset)):
+        if fetch:
+            dataset.fetch(_needed(options), options.allow_origin)
         everything = dataset.samples()
     divided, division = divide(everything, options.calibration, options.balance, options.split_seed, named)
     encoder_of = resolver(registry, target.meta.kind)
@@ -155,6 +164,13 @@ def prepare(registry: Registry, options: RunOptions) -> Prepared:
     return Prepared(plan, {s.id: s for s in samples}, target, noise, attacks, store, encoders, tasks)
 
 
+def _needed(options: RunOptions) -> int | None:
+    """How many samples of each class it takes to have `--limit` of them in each split."""
+    if options.limit is None or options.calibration is None:
+        return options.limit
+    return ceil(options.limit / min(options.calibration, 1 - options.calibration))
+
+
 def run(registry: Registry, options: RunOptions) -> Result:
     """As `run_tasks`, for the first task; of memorised images that is against other members."""
     return run_tasks(registry, options)[0]
@@ -169,7 +185,7 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
     Raises:
         MiaBenchError: The run cannot start or go on; what was measured stays in the folder.
     """
-    prepared = prepare(registry, options)
+    prepared = prepare(registry, options, fetch=True)
     with prepared.store.locked():
         from mia_bench.engine.measure import Measurer, pending
         from mia_bench.engine.score import score_run

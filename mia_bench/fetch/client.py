@@ -34,7 +34,7 @@ class Answer:
 
     Attributes:
         final_url: Where the redirects led.
-        status: The last HTTP status, if any.
+        status: HTTP status of `final_url`, if it answered.
         content_type: As the server has it.
         body: The whole body, unpacked; empty unless `error` is.
         error: Why there is no body, in a word; empty if there is one.

@@ -22,12 +22,12 @@ MIN_SIDE = 64  # pixels
 
 @dataclass(frozen=True)
 class Kept:
-    """An image that was kept; its size is as displayed, in pixels."""
+    """An image that was kept: its size as displayed, in pixels, and its `mia_bench.near.dhash`."""
 
     sha256: str
     width: int
     height: int
-    dhash: str
+    dhash: int
 
 
 class RejectedError(Exception):
@@ -75,24 +75,25 @@ class Images:
         if body.lstrip()[:1] == b"<" or (not body and "html" in content_type):  # no image format starts so
             raise RejectedError("html", f"{content_type or 'a page'} in place of an image")
         temporary = self.folder / f".{os.getpid()}.{threading.get_ident()}.tmp"
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(body)
         try:
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                temporary.write_bytes(body)
             try:
                 image = read_image(temporary, "fetched")
             except SampleError as error:
                 raise RejectedError("not-image", error.why) from error
             if min(image.size) < MIN_SIDE:
                 raise RejectedError("too-small", f"{image.width}x{image.height} px, shorter side under {MIN_SIDE}")
-            kept = Kept(hashlib.sha256(body).hexdigest(), *image.size, f"{dhash(image):016x}")
+            kept = Kept(hashlib.sha256(body).hexdigest(), *image.size, dhash(image))
             path = self.path(kept.sha256)
             with writing(path):
                 path.parent.mkdir(exist_ok=True)
                 temporary.replace(path)
             return kept
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def open_kept(path: Path, sample: str, command: str) -> Image:

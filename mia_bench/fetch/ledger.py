@@ -21,13 +21,12 @@ class Row(BaseModel):
         kind: Its class: `members`, `nonmembers`, `memorised`.
         url: As the list has it.
         final_url: Where the redirects led.
-        status: The last HTTP status, if any.
+        status: HTTP status of `final_url`, if it answered.
         content_type: As the server has it.
         bytes: Length of the body, if one was read.
         sha256: Of the body; only if it is an image that can be used.
         width: In pixels, as displayed.
         height: In pixels, as displayed.
-        dhash: Perceptual hash (`mia_bench.near.dhash`), 16 hexadecimal digits.
         error: Why there is no image, in a word; empty if there is one.
         note: The same in a line.
         attempts: How often it was asked for this row.
@@ -46,7 +45,6 @@ class Row(BaseModel):
     sha256: str = ""
     width: int | None = None
     height: int | None = None
-    dhash: str = ""
     error: str = ""
     note: str = ""
     attempts: int = 0
@@ -128,8 +126,14 @@ class Ledger:
     def _write(self, line: bytes) -> None:
         assert self._file is not None, "only within `appending`"
         with writing(self.path):
-            while line:
-                line = line[os.write(self._file, line) :]
+            size = os.fstat(self._file).st_size
+            try:
+                while line:
+                    line = line[os.write(self._file, line) :]
+            except OSError:  # a disk that is full takes a part
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, size)
+                raise
 
 
 @contextlib.contextmanager
@@ -142,11 +146,12 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise UsageError(
             f"cache {path}",
             f"cannot be written: {error.strerror or error}",
-            "free some space and run the same command again; what is stored stays"
+            "free some space, or move the folder and name it with MIA_BENCH_CACHE, and run the same command again: it "
+            "goes on where it stopped"
             if full
             else "name a folder you may write to with the environment variable MIA_BENCH_CACHE",
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from mia_bench.cache import cache_folder
 from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.fetch.images import Images, open_kept
-from mia_bench.fetch.survivors import Frozen, frozen, hashed
+from mia_bench.fetch.survivors import Frozen, Survival, frozen, hashed, recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,16 @@ class UrlList(Dataset):
         """What fetches its images."""
         return f"mia-bench fetch {self.meta.name}" + (f":{self.path}" if self.path else "")
 
+    def listed(self, digest: str) -> str:
+        """The same with this list of survivors, as the command line has it."""
+        parts = [part for part in self._parts if not part.startswith("list=")]
+        return f"{self.meta.name}:{','.join([*parts, f'list={digest}'])}"
+
+    @property
+    def elsewhere(self) -> str:
+        """What to do where there is no network."""
+        return f"run `{self.command}` where there is a network, without HF_HUB_OFFLINE, with the same MIA_BENCH_CACHE"
+
     @cached_property
     def links(self) -> Sequence[Link]:
         """The rows of `urls()`, checked.
@@ -129,6 +140,33 @@ class UrlList(Dataset):
         draw = f"+balanced{self.seed}" if self.seed is not None else ""
         return f"{self.source}+survivors-{self.survivors.digest}{draw}"
 
+    def survival(self) -> tuple[Survival, ...]:
+        """How many urls of each class survived when the list in use was frozen; empty if that is not known."""
+        facts, chosen = recorded(self.folder), self.choice("list")
+        if not str(facts.get("list", "")).startswith(chosen):
+            return ()
+        return tuple(Survival.model_validate(row) for row in facts.get("survival", ()))
+
+    def fetch(self, limit: int | None = None, allow_origin: tuple[str, int] | None = None) -> None:
+        from mia_bench.fetch.run import FetchOptions, fetch, offline
+        from mia_bench.fetch.watch import Logged
+
+        if self.choice("list"):
+            return
+        if not offline():
+            self.download()
+        counts = self.survival()
+        if counts and all(c.tried == c.urls or (limit is not None and c.survived >= limit) for c in counts):
+            return
+        what = f"dataset {self.spec}"
+        if counts and offline():
+            logging.getLogger("mia_bench").warning("%s: HF_HUB_OFFLINE is set; what was fetched is all there is", what)
+            return
+        instead = "after Ctrl-C the same command goes on"
+        if counts:
+            instead = f"--dataset {self.listed(recorded(self.folder)['list'])} does with what is"
+        fetch(self, FetchOptions(survivors=limit, allow_origin=allow_origin), Logged(what, instead))
+
     def samples(self) -> Sequence[Sample]:
         links, images = {link.id: link for link in self.links}, Images(self.folder / "images")
         rows: Sequence[tuple[str, str, str]] = self.survivors.rows
@@ -142,7 +180,7 @@ class UrlList(Dataset):
                 caption=link.caption,
                 member=link.member,
                 split=link.split,
-                labels=link.labels,
+                labels={"url": link.url, **link.labels},
             )
             for link, sha256 in ((links[i], sha256) for i, _, sha256 in rows)
         ]

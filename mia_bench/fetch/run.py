@@ -6,24 +6,28 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from time import monotonic
-from typing import Protocol
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
+from mia_bench.engine.blame import blaming
+from mia_bench.engine.hash_cache import HashCache
+from mia_bench.engine.hashes import CACHE
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.fetch.client import Answer, Client
-from mia_bench.fetch.hosts import Host, Job, Turns, jobs_of
+from mia_bench.fetch.hosts import Host, Job, Turns, host_of, jobs_of
 from mia_bench.fetch.images import Images, RejectedError
 from mia_bench.fetch.ledger import Ledger, Row, settled, writing
 from mia_bench.fetch.links import Link, UrlList
 from mia_bench.fetch.survivors import Survival, freeze, hashed, judge, kinds_of, lost, survival
+from mia_bench.fetch.watch import Watch
 
 ATTEMPTS = 3  # of one url in one run
 BACKOFF_S = 1.0  # before the second; four times as long before the third
@@ -38,6 +42,8 @@ class FetchOptions:
 
     Attributes:
         limit: Urls of each class, in the order of their ids' hashes; None for all.
+        survivors: Images of each class that are needed: the first urls are asked, in the same order, until there are as
+            many; then `limit` is not read.
         workers: Urls asked at once.
         per_host: Of those, at one host.
         timeout: Seconds that one request may take.
@@ -46,6 +52,7 @@ class FetchOptions:
     """
 
     limit: int | None = None
+    survivors: int | None = None
     workers: int = 32
     per_host: int = 2
     timeout: float = 30.0
@@ -53,21 +60,12 @@ class FetchOptions:
     again: bool = False
 
 
-class Watch(Protocol):
-    """Is told how it goes."""
-
-    def start(self, total: int, known: int) -> None:
-        """So many urls are to be asked; so many more are known already."""
-
-    def step(self, row: Row) -> None:
-        """A row was written."""
-
-
 class Fetched(BaseModel):
     """What a fetch ended with.
 
     Attributes:
         dataset: As given.
+        pinned: The same, with this very list of survivors.
         folder: Of ledger, images and lists.
         list: Hash of the frozen list of survivors, which names its file.
         revision: What results will name.
@@ -80,6 +78,7 @@ class Fetched(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     dataset: str
+    pinned: str
     folder: str
     list: str
     revision: str
@@ -93,35 +92,52 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
     """Ask what has not been asked, then freeze the list of survivors.
 
     Raises:
-        UnavailableError: The list of urls cannot be had, or nothing can be reached.
+        UnavailableError: The list of urls cannot be had, nothing can be reached, or HF_HUB_OFFLINE is set.
         NothingError: Not one image survives.
         UsageError: The cache cannot be written, or another fetch holds it.
         KeyboardInterrupt: What was fetched is kept.
     """
-    dataset.download()
-    folder = dataset.folder
-    links = first(dataset.links, options.limit)
+    if offline():
+        why = "its images have to be fetched, and HF_HUB_OFFLINE is set"
+        raise UnavailableError(f"dataset {dataset.spec}", why, dataset.elsewhere)
+    with blaming("dataset", dataset.spec, type(dataset)):
+        dataset.download()
+        _ = dataset.links  # kept for later
+    folder, kinds = dataset.folder, kinds_of(dataset.links)
+    known = {link.id for link in dataset.links}
     with _locked(folder):
         ledger, images = Ledger(folder / "ledger.jsonl"), Images(folder / "images")
         for half in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
             half.unlink(missing_ok=True)
         rows = ledger.rows()
-        wanted = [link for link in links if _wanted(link, rows.get(link.id), images, options.again)]
-        # What failed before comes last: a url for which its host always asks to wait must not keep others waiting.
-        jobs = jobs_of(sorted(wanted, key=lambda link: link.id in rows))
-        watch.start(len(wanted), len(links) - len(wanted))
-        left = 0
-        if jobs:
-            with ledger.appending():
-                left = asyncio.run(_Fetcher(ledger, images, options, watch, rows.keys()).run(jobs))
-            rows = ledger.rows()
-        known = {link.id for link in dataset.links}
-        tried = [row for row in rows.values() if row.id in known]
-        verdicts = judge(tried)
-        counts = survival(kinds_of(dataset.links), tried, verdicts)
+        fetcher = _Fetcher(ledger, images, options, watch, rows.keys())
+        taken: set[str] = set()
+        limits: Mapping[str, int | None] = dict.fromkeys(kinds, options.survivors or options.limit)
+        asked = 0
+        while True:
+            links = [link for link in first(dataset.links, limits) if link.id not in taken]
+            taken |= {link.id for link in links}
+            wanted = [link for link in links if _wanted(link, rows.get(link.id), images, options.again)]
+            # What failed before comes last: a url for which its host always asks to wait must not keep others waiting.
+            jobs = jobs_of(sorted(wanted, key=lambda link: link.id in rows))
+            watch.start(len(wanted), len(links) - len(wanted))
+            if jobs:
+                with ledger.appending():
+                    asyncio.run(fetcher.run(jobs))
+                rows = ledger.rows()
+                asked += len(jobs)
+            tried = [row for row in rows.values() if row.id in known]
+            verdicts = judge(tried)
+            survived = Counter(rows[i].kind for i in taken if i in rows and not verdicts[i])
+            wider = {kind: _wider(limits[kind], survived[kind], options.survivors) for kind in kinds}
+            if all(wider[kind] == limits[kind] or (limits[kind] or 0) >= kinds[kind] for kind in kinds):
+                break
+            limits = wider
+        counts = survival(kinds, tried, verdicts)
         if not any(count.survived for count in counts):
             why = ", ".join(f"{word} {count}" for word, count in lost(verdicts).items()) or "none was asked"
-            raise NothingError(f"dataset {dataset.spec}", f"none of its {len(tried)} urls gave an image: {why}", AGAIN)
+            why = f"none of its {len(tried)} urls gave an image: {why}"
+            raise NothingError(f"dataset {dataset.spec}", why, _remedy(verdicts.values(), len(tried) < len(known)))
         facts = {
             "dataset": dataset.spec,
             "source": dataset.source,
@@ -130,29 +146,52 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
             "lost": lost(verdicts),
         }
         made = freeze(folder, tried, verdicts, facts)
+    vars(dataset).pop("survivors", None)  # read anew
     return Fetched(
         dataset=dataset.spec,
+        pinned=dataset.listed(made.digest),
         folder=str(folder),
         list=made.digest,
         revision=dataset.revision,
-        asked=len(jobs) - left,
-        left=left,
+        asked=asked - fetcher.left,
+        left=fetcher.left,
         survival=tuple(counts),
         lost=lost(verdicts),
     )
 
 
-AGAIN = "run the same command again another day, or fetch more with a larger --limit"
+def offline() -> bool:
+    """Whether the user asked for no network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
-def first(links: Sequence[Link], limit: int | None) -> list[Link]:
-    """Links in the order of their ids' hashes, at most `limit` of each class."""
+def first(links: Sequence[Link], limits: Mapping[str, int | None]) -> list[Link]:
+    """Links in the order of their ids' hashes, at most so many of each class."""
     taken, counts = [], Counter[str]()
     for link in sorted(links, key=lambda link: hashed(link.id)):
         counts[link.kind] += 1
-        if limit is None or counts[link.kind] <= limit:
+        if (limit := limits[link.kind]) is None or counts[link.kind] <= limit:
             taken.append(link)
     return taken
+
+
+def _remedy(reasons: Iterable[str], more: bool) -> str:
+    """What may help where nothing survived."""
+    reasons = set(reasons)
+    if reasons <= UNREACHED:
+        return "check the network (proxies are not used), then run the same command again"
+    if reasons == {"private"}:
+        return "private addresses are refused; --allow-origin HOST:PORT opens one"
+    return "run the same command again another day" + (", or with a larger --limit" if more else "")
+
+
+def _wider(limit: int | None, survived: int, needed: int | None) -> int | None:
+    """How many urls to ask for so many images, after `limit` of them gave `survived`."""
+    if limit is None or needed is None or survived >= needed:
+        return limit
+    return limit + ceil((needed - survived) * (limit + 2) / (survived + 1))
 
 
 def _wanted(link: Link, row: Row | None, images: Images, again: bool) -> bool:
@@ -170,13 +209,17 @@ class _Fetcher:
         self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Collection[str]
     ) -> None:
         self.ledger, self.images, self.options, self.watch, self.known = ledger, images, options, watch, known
+        self.hashes = HashCache(CACHE)
+        self.resting: set[str] = set()  # hosts that asked to wait until the next run
         self.reached = False
         self.unreached: list[str] = []  # hosts, while none was reached
         self.left = 0
 
-    async def run(self, jobs: Sequence[Job]) -> int:
-        """Ask them all; returns how many were left for the next run."""
-        options, turns = self.options, Turns(jobs, self.options.per_host)
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Ask them all; `left` counts those that are left for the next run."""
+        options = self.options
+        turns = Turns((job for job in jobs if host_of(job.url) not in self.resting), options.per_host)
+        self.left += len(jobs) - turns.left
         workers = min(options.workers, len(jobs))
         resolvers = ThreadPoolExecutor(workers, "resolver")
         self.decoders = ThreadPoolExecutor(min(2, os.cpu_count() or 1), "decoder")  # each may hold a large image
@@ -195,7 +238,6 @@ class _Fetcher:
             resolvers.shutdown(wait=False, cancel_futures=True)  # a resolver may take long to give up
             with contextlib.suppress(Exception):
                 await self.client.close()
-        return self.left
 
     async def _work(self, turns: Turns) -> None:
         while True:
@@ -210,6 +252,7 @@ class _Fetcher:
             wait = answer.wait if answer.wait is not None else BACKOFF_S * 4 ** (job.attempts - 1)
             if answer.wait and answer.wait > MAX_WAIT_S:
                 self.left += turns.rest(host)
+                self.resting.add(host.name)
             elif answer.wait:
                 host.ready = max(host.ready, monotonic() + answer.wait)
             if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not host.down:
@@ -239,7 +282,8 @@ class _Fetcher:
         found: dict[str, object] = {"bytes": len(answer.body)}
         try:
             kept = await loop.run_in_executor(self.decoders, self.images.keep, answer.body, answer.content_type)
-            found |= vars(kept)
+            found |= {"sha256": kept.sha256, "width": kept.width, "height": kept.height}
+            self.hashes.add({kept.sha256: kept.dhash})
         except RejectedError as error:
             found |= {"error": error.word, "note": str(error)[:160]}
         self._record(job, answer, **found)

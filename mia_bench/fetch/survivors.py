@@ -128,6 +128,15 @@ def freeze(folder: Path, rows: Iterable[Row], verdicts: Mapping[str, str], facts
     return Frozen(digest=digest, rows=kept)
 
 
+def recorded(folder: Path) -> dict[str, Any]:
+    """What was recorded with the latest list; empty if there is none, or none that can be read."""
+    try:
+        found = json.loads((folder / "survivors.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def frozen(folder: Path, digest: str, what: str, command: str) -> Frozen:
     """A frozen list: that of this hash (or how it begins), or the latest.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.report.progress import LINE_EVERY_S
-from mia_bench.report.text import json_text, printable, seconds_text, table
+from mia_bench.report.text import bytes_text, json_text, pairs, printable, seconds_text, table
 
 if TYPE_CHECKING:
+    from mia_bench.engine.prefetch import Prefetched
     from mia_bench.fetch.ledger import Row
     from mia_bench.fetch.run import Fetched
 
@@ -116,7 +118,27 @@ def show_fetched(fetched: Fetched, as_json: bool) -> None:
         print(f"\n{fetched.left} urls are left for the next run: their hosts asked to wait")
     images = sum(s.survived for s in fetched.survival)
     print(f"\nfrozen: {images} images as list {fetched.list} in {printable(fetched.folder)}")
-    print(f"next: mia-bench run --dataset {printable(fetched.dataset)}")
+    partial = any(s.tried < s.urls for s in fetched.survival)  # without its name, a run fetches what it lacks
+    print(f"next: mia-bench run --dataset {printable(shlex.quote(fetched.pinned if partial else fetched.dataset))}")
+
+
+def show_prefetched(found: Prefetched, as_json: bool) -> None:
+    """Print what of a target lies on this machine now."""
+    if as_json:
+        print(json_text(found.model_dump(mode="json")))
+        return
+    new = sum(found.files[name] for name in found.new)
+    size = bytes_text(sum(found.files.values()))
+    lines = {
+        "target": found.target,
+        "repository": found.repository,
+        "revision": found.revision,
+        "files": f"{len(found.files)}, {size}" if found.files else "none: it reads no weights from files",
+        "fetched now": f"{len(found.new)}, {bytes_text(new)}" if found.new else "nothing: all is on this machine",
+        "cache": found.cache if found.repository else "",
+    }
+    print(pairs(lines))
+    print(f"\noffline: {printable(found.command)}")
 
 
 def _share(count: int, total: int, low: float, high: float) -> str:

@@ -35,6 +35,8 @@ def server():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(run, "BACKOFF_S", 0.02)
 
 
@@ -55,7 +57,7 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     options = [*laion, "-p", tiny.__file__]
     command = ["run", "--dataset", "laion-mi:copy", "--target", "tiny:7", "--attacks", "loss,pia,blind", *options]
     command += ["--limit", 6, "--out", "run"]
-    before = cli(*command)
+    before = cli(*command, "--collect-only")
     assert before.status == 3
     assert "have not been fetched" in before.err and "fix: run `mia-bench fetch laion-mi:copy`" in before.err
     fetch = ["fetch", "laion-mi:copy", "--allow-origin", server.origin, *laion]
@@ -65,7 +67,7 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     assert members[:4] == ["members", "17", "17", "8"] and nonmembers[:4] == ["nonmembers", "17", "17", "8"]
     assert "47.1 % [26.2, 69.0]" in done.out, "Wilson"
     assert "lost: " in done.out and "http-404 2" in done.out and "tls 2" in done.out
-    assert "next: mia-bench run --dataset laion-mi:copy" in done.out
+    assert "next: mia-bench run --dataset laion-mi:copy\n" in done.out, "all urls were tried"
     assert "34 urls to ask" in done.err
     after = cli(*command, "--json")
     assert after.status == 0, after.all
@@ -97,7 +99,10 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
         (["laion-my"], 2, "unknown dataset 'laion-my'", "list"),
         (["urls:list", "--allow-origin", "localhost"], 2, "not HOST:PORT", "--allow-origin 127.0.0.1:8000"),
         (["urls:empty"], 3, "its list of urls is empty", "check"),
-        (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--limit"),
+        (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--allow-origin HOST:PORT"),
+        ([], 2, "nothing to fetch is named", "mia-bench fetch --weights TARGET"),
+        (["urls:list", "--weights", "tiny"], 2, "one after the other", "mia-bench fetch DATASET"),
+        (["urls:list", "--revision", "main"], 2, "a dataset has no weights", "--weights TARGET"),
         (["urls:nowhere"], 4, "its plugin failed", "fix the plugin"),
     ],
 )
@@ -117,6 +122,24 @@ def test_a_cache_that_cannot_be_written(cli, tmp_path, monkeypatch):
     done = cli("fetch", "urls:list", "-p", urlplugin.__file__)
     assert done.status == 2
     assert "cannot be written" in done.err and "MIA_BENCH_CACHE" in done.err
+
+
+def test_offline_nothing_is_asked(cli, tmp_path, server, monkeypatch):
+    listed(tmp_path / "list", [["a", "members", server.url("offline", "JPEG")]])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = cli("fetch", "urls:list", "-p", urlplugin.__file__, "--allow-origin", server.origin)
+    assert done.status == 3 and server.requests("offline") == []
+    assert "HF_HUB_OFFLINE is set" in done.err and "fix: run `mia-bench fetch urls:list` where there is" in done.err
+
+
+def test_what_is_partly_fetched_is_named_by_its_list(cli, tmp_path, server):
+    listed(tmp_path / "list", [[f"{n}", "members", server.url(f"part-{n}", "JPEG")] for n in range(4)])
+    arguments = ["urls:list", "-p", urlplugin.__file__, "--allow-origin", server.origin]
+    done = cli("fetch", *arguments, "--limit", 2)
+    assert done.status == 0, done.all
+    digest = json.loads(next((tmp_path / "cache").rglob("survivors.json")).read_text())["list"]
+    assert f"next: mia-bench run --dataset urls:list,list={digest}\n" in done.out, "else a run would fetch the rest"
+    assert "next: mia-bench run --dataset urls:list\n" in cli("fetch", *arguments).out
 
 
 def test_two_fetches_of_one_dataset_do_not_mix(cli, tmp_path, server):

@@ -151,7 +151,7 @@ def test_mistakes(caches, monkeypatch, argument, error, said, fix):
 def test_offline_the_list_is_not_downloaded(caches):
     with pytest.raises(UnavailableError) as caught:
         LaionMi().download()
-    assert "cannot be downloaded" in str(caught.value) and "HF_HUB_OFFLINE" in caught.value.fix
+    assert "HF_HUB_OFFLINE is set" in str(caught.value) and "hf download antoniaaa/laion_mi" in caught.value.fix
 
 
 class Hub(BaseHTTPRequestHandler):

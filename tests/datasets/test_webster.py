@@ -30,7 +30,7 @@ def test_rows_are_memorised_members(tmp_path):
     freeze(dataset.folder, [Row(id=link.id, kind=link.kind, url=link.url, sha256="ab")], {link.id: ""}, {})
     (sample,) = dataset.samples()
     assert (sample.member, sample.split, sample.caption) == (True, "memorised", "caption 2")
-    assert sample.labels == {"memorised": True}
+    assert sample.labels == {"memorised": True, "url": "https://a.test/2.jpg"}
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def server(_server):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(client, "MAX_BYTES", 2**20)
     monkeypatch.setattr(run, "BACKOFF_S", 0.02)
     return tmp_path / "cache"

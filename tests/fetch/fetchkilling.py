@@ -114,7 +114,7 @@ def resume(folder, origin, report):
     record = {"stored": sorted(ledger.rows()), "resumed_at": time.monotonic()}
     fetched = run(folder, origin)
     record["list"] = fetched.list
-    record["rows"] = {i: [r.kind, r.error, r.sha256, r.bytes, r.width, r.dhash] for i, r in ledger.rows().items()}
+    record["rows"] = {i: [r.kind, r.error, r.sha256, r.bytes, r.width] for i, r in ledger.rows().items()}
     record["again"] = run(folder, origin).asked
     samples = dataset.samples()
     record["samples"] = [[s.id, s.content, s.open().size[0]] for s in samples]

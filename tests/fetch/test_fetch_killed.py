@@ -1,6 +1,7 @@
 """A fetch killed at any instant resumes: the same ledger, the same survivors, and nothing known is asked again."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ WORKERS = 4
 def records(tmp_path_factory):
     with serving() as server:
         command = [sys.executable, str(HOST), str(tmp_path_factory.mktemp("killed")), server.origin]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
         assert done.returncode == 0, done.stderr
         records = [json.loads(line) for line in done.stdout.splitlines()]
         for record in records:

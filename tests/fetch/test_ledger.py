@@ -89,7 +89,7 @@ def test_a_full_disk_stops_it_and_says_so(fetched, monkeypatch, server):
         patch.setattr("pathlib.Path.write_bytes", full)
         with pytest.raises(UsageError) as caught:
             fetched(("a", "members", "JPEG"), ("b", "members", "404"))
-    assert "No space left" in str(caught.value) and "what is stored stays" in caught.value.fix
+    assert "No space left" in str(caught.value) and "goes on where it stopped" in caught.value.fix
     assert fetched(("a", "members", "JPEG"), ("b", "members", "404"))[0].survival[0].survived == 1
 
 
@@ -132,10 +132,11 @@ def test_a_redirect_to_a_picture_of_nothing_is_a_placeholder(url, why):
 
 def test_a_limit_takes_a_random_sample_of_each_class():
     links = [Link(f"{n}", "u", member=n < 400) for n in range(1000)]
-    taken = first(links, 20)
+    taken = first(links, {"members": 20, "nonmembers": 20})
     assert sum(link.member for link in taken) == 20 and len(taken) == 40
     assert taken == sorted(taken, key=lambda link: hashed(link.id))
-    assert {link.id for link in first(links, 10)} < {link.id for link in taken}
+    few = first(links, {"members": 10, "nonmembers": 20})
+    assert len(few) == 30 and {link.id for link in few} < {link.id for link in taken}
 
 
 def test_the_contract_is_open_to_outsiders(fetched):

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 CERTIFICATE = Path(__file__).with_name("certificate.pem")
-BOMB = gzip.compress(bytes(20_000_000), 1)
+BOMB = gzip.compress(bytes(40_000_000), 1)
 
 
 @cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ PATTERNS = ["README.md", "*.csv", "*.jsonl", "*.txt", *(f"*{suffix}" for suffix 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def snapshot(name: str, repository: str, revision: str) -> tuple[Path, str]:
+def snapshot(name: str, repository: str, revision: str, patterns: Sequence[str] = PATTERNS) -> tuple[Path, str]:
     """The folder of a dataset repository at a revision, and its commit.
 
     The cache comes first, so that a branch means the same commit until somebody fetches it anew. HF_HUB_OFFLINE is
@@ -37,14 +39,19 @@ def snapshot(name: str, repository: str, revision: str) -> tuple[Path, str]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
 
+    hub_logging.set_verbosity_error()  # of each attempt to reach it
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     if not NAME.fullmatch(repository):
         raise UsageError(f"dataset {name}:{repository}", "no such folder", "check the path, or write OWNER/NAME")
     what = f"dataset {name}:{repository}" + (f" at revision {revision}" if revision else "")
     fetch = f"`hf download {repository} --repo-type dataset" + (f" --revision {revision}`" if revision else "`")
     page = f"https://huggingface.co/datasets/{repository}"
     get = partial(
-        snapshot_download, repository, repo_type="dataset", revision=revision or None, allow_patterns=PATTERNS
+        snapshot_download, repository, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns)
     )
     try:
         path = None
@@ -66,6 +73,7 @@ def snapshot(name: str, repository: str, revision: str) -> tuple[Path, str]:
         raise UsageError(what, "that is no name of a repository", "check the path, or write OWNER/NAME") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         why = "not whole in the hub's cache, and the hub cannot be reached"
+        why += ": HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
         fix = f"run {fetch} where there is a network, with the same HF_HOME; or name a local copy: {name}:PATH"
         raise UnavailableError(what, why, fix) from error
     except Exception as error:  # of the HTTP client and the file system

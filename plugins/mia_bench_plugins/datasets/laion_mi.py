@@ -8,8 +8,10 @@ from pathlib import Path
 from mia_bench import Dataset, DatasetMeta, hookimpl
 from mia_bench.errors import UnavailableError, brief
 from mia_bench.fetch.links import Link, UrlList
+from mia_bench_plugins.datasets.hub import snapshot
 
 REPOSITORY = "antoniaaa/laion_mi"
+PATTERNS = ["*.parquet"]
 CLASSES = {"members": True, "nonmembers": False}  # how the files' names begin
 
 
@@ -18,7 +20,7 @@ class LaionMi(UrlList):
 
     meta = DatasetMeta(
         name="laion-mi",
-        summary="members and non-members of Stable Diffusion v1-4, as urls; `mia-bench fetch laion-mi` first",
+        summary="members and non-members of Stable Diffusion v1-4, as urls whose images `mia-bench fetch` gets",
         targets=("sd-v1-4", "sd-v1-5"),
         construction="members from LAION-Aesthetics v2 5+, on which Stable Diffusion v1-4 was trained; non-members "
         "from LAION-2B-MultiTranslated, de-duplicated and filtered to resemble them",
@@ -36,16 +38,11 @@ class LaionMi(UrlList):
 
     def download(self) -> None:
         """From the hub, unless it is in the hub's cache or a path was given."""
-        try:
-            for kind in CLASSES:
-                self._file(kind)
-        except UnavailableError:
-            if self.path:
-                raise
-            self._snapshot(local=False)
+        if not self.path:
+            snapshot(self.meta.name, REPOSITORY, self.meta.revision, PATTERNS)
 
     def _file(self, kind: str) -> Path:
-        folder = Path(self.path).expanduser() if self.path else self._snapshot(local=True)
+        folder = Path(self.path).expanduser() if self.path else self._cached()
         if self.path and not folder.is_dir():
             raise UnavailableError(f"dataset {self.spec}", f"no such folder: {folder}", "check the path")
         found = sorted(path for path in folder.rglob("*.parquet") if path.name.startswith(kind))
@@ -55,28 +52,26 @@ class LaionMi(UrlList):
             raise UnavailableError(f"dataset {self.spec}", why, fix)
         return found[0]
 
-    def _snapshot(self, local: bool) -> Path:
+    def _cached(self) -> Path:
         """The folder of the pinned revision in the hub's cache."""
         from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        what = f"dataset {self.spec}"
         try:
-            folder = snapshot_download(
-                REPOSITORY,
-                repo_type="dataset",
-                revision=self.meta.revision,
-                cache_dir=constants.HF_HUB_CACHE,
-                allow_patterns=["*.parquet"],
-                local_files_only=local or constants.HF_HUB_OFFLINE,
+            return Path(
+                snapshot_download(
+                    REPOSITORY,
+                    repo_type="dataset",
+                    revision=self.meta.revision,
+                    cache_dir=constants.HF_HUB_CACHE,
+                    allow_patterns=PATTERNS,
+                    local_files_only=True,
+                )
             )
-        except Exception as error:  # of the hub's many kinds; each means that the list is not to be had
-            if local:
-                why = f"its list of urls is not in the hub's cache, {constants.HF_HUB_CACHE}"
-                raise UnavailableError(what, why, f"run `{self.command}`") from error
-            why = f"its list of urls cannot be downloaded from {REPOSITORY}: {brief(error)}"
-            fix = f"unset HF_HUB_OFFLINE where there is a network, or give a local copy: {self.meta.name}:PATH"
-            raise UnavailableError(what, why, fix) from error
-        return Path(folder)
+        except LocalEntryNotFoundError as error:
+            why = f"its list of urls is not in the hub's cache, {constants.HF_HUB_CACHE}"
+            fix = self.elsewhere if constants.HF_HUB_OFFLINE else f"run `{self.command}`"
+            raise UnavailableError(f"dataset {self.spec}", why, fix) from error
 
 
 def _read(path: Path, kind: str) -> list[Link]:

@@ -48,6 +48,11 @@ class Webster(UrlList):
     def revision(self) -> str:
         return super().revision + (f" beside {self.others.revision}" if self.others else "")
 
+    def fetch(self, limit: int | None = None, allow_origin: tuple[str, int] | None = None) -> None:
+        super().fetch(limit, allow_origin)
+        if self.others:
+            self.others.fetch(limit, allow_origin)
+
     def samples(self) -> Sequence[Sample]:
         memorised = super().samples()
         content = {sample.content for sample in memorised}
