@@ -37,8 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mia_bench import Capability, Dataset, DatasetMeta, Sample, Target, TargetMeta, hookimpl
-from mia_bench.engine.hash_cache import HashCache
-from mia_bench.engine.hashes import CACHE
+from mia_bench.engine.hashes import HashCache
 from mia_bench.engine.measure import pending
 from mia_bench.engine.plan import Plan
 from mia_bench.engine.run import Prepared, RunOptions, prepare, run_tasks
@@ -171,7 +170,7 @@ def make_list(place: Path, counts: dict[str, int]) -> None:
     ]
     freeze(dataset.folder, rows, {row.id: "" for row in rows}, {})
     source = random.Random(0)
-    HashCache(CACHE).add({row.sha256: source.getrandbits(64) for row in rows})
+    HashCache().add({row.sha256: source.getrandbits(64) for row in rows})
 
 
 def registry() -> Registry:

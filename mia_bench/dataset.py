@@ -81,7 +81,6 @@ class DatasetMeta(BaseModel):
         construction: How members and non-members were made.
         biases: Known differences between them that are not membership.
         revision: Pinned revision of the data.
-        source: Where it comes from, and how to get it.
         argument: What follows the name, e.g. `PATH`, or in brackets what may; empty if nothing may.
         preset: What `--attacks all` takes of an attack that offers it, e.g. `quick` where published settings cost much
             and say no more.
@@ -97,7 +96,6 @@ class DatasetMeta(BaseModel):
     licence: str = ""
     citation: str = ""
     revision: str = ""
-    source: str = ""
     argument: str = ""
     preset: str = ""
 

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from mia_bench.engine.blame import blaming
-from mia_bench.engine.hash_cache import HashCache
-from mia_bench.engine.hashes import CACHE
+from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.fetch.client import Answer, Client
 from mia_bench.fetch.hosts import Host, Job, Turns, host_of, jobs_of
@@ -209,7 +208,7 @@ class _Fetcher:
         self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Collection[str]
     ) -> None:
         self.ledger, self.images, self.options, self.watch, self.known = ledger, images, options, watch, known
-        self.hashes = HashCache(CACHE)
+        self.hashes = HashCache()
         self.resting: set[str] = set()  # hosts that asked to wait until the next run
         self.reached = False
         self.unreached: list[str] = []  # hosts, while none was reached

@@ -51,8 +51,7 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
     for book in (registry.datasets, registry.targets, registry.encoders):
         if base in book:
             cls = book[base]
-            usage = {"usage": inspect.getdoc(sys.modules[cls.__module__])} if book is registry.datasets else {}
-            return {**described(cls), **{k: v for k, v in usage.items() if v}}
+            return {**described(cls), **({"usage": usage(cls)} if book is registry.datasets else {})}
     broken = next((p for p in registry.broken if p.name == base), None)
     if broken is None:
         from mia_bench.plugins import suggest
@@ -66,12 +65,12 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
 def _description(content: dict[str, Any]) -> str:
     base, facts = content.get("name", ""), dict(content)
     params, presets, faults = (facts.pop(key, ()) for key in ("parameters", "presets", "faults"))
-    usage = facts.pop("usage", "")
+    text = facts.pop("usage", "")
     if "orientation" in facts:
         facts["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
     parts = [pairs({k: cell(v) for k, v in facts.items()})]
-    if usage:
-        parts += ["\n".join(map(printable, usage.splitlines()))]
+    if text:
+        parts += ["\n".join(map(printable, text.splitlines()))]
     if params:
         rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
         parts.append(f"PARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
@@ -176,6 +175,11 @@ def queries_text(cls: type[Attack], preset: str = "") -> str:
     params = cls.Params.model_validate(cls.presets[preset] if preset else {})
     counts = [cls(params.resolved(kind)).queries() for kind in ("pixel", "latent")]
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
+
+
+def usage(cls: type) -> str:
+    """What the module of a dataset says to its users."""
+    return inspect.getdoc(sys.modules[cls.__module__]) or ""
 
 
 def cell(value: Any) -> str:

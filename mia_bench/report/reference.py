@@ -11,7 +11,7 @@ from mia_bench.attack import Attack, Control
 from mia_bench.dataset import Dataset
 from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
-from mia_bench.report.catalogue import cell, described, queries_text
+from mia_bench.report.catalogue import cell, described, queries_text, usage
 from mia_bench.report.markdown import code, fenced, markdown, markdown_table, paper_link, prose
 from mia_bench.report.parameters import parameters, value_text
 
@@ -43,13 +43,25 @@ def show_markdown(registry: Registry, name: str) -> None:
     if name == "all":
         print(attacks_page(registry), end="")
     elif name in books:
-        entries = "\n\n".join(entry(cls) for _, cls in sorted(books[name].items()))
-        print((TEMPLATES / f"{name}.md").read_text(encoding="utf-8").replace("{entries}", entries), end="")
+        print((TEMPLATES / f"{name}.md").read_text(encoding="utf-8").replace("{entries}", entries(books[name])), end="")
     elif name in registry.encoders:
         raise UsageError(f"{name} as Markdown", "encoders have no such page", "leave out --markdown")
     else:
         own = next((book[name] for book in books.values() if name in book), None)
         print(entry(own) + "\n" if own else attack_section(attack_of(registry, name)), end="")
+
+
+def entries(book: Mapping[str, Any]) -> str:
+    """All datasets or targets; what a module says to users of its datasets follows the last of these."""
+    modules: dict[str, list[Any]] = {}
+    for _, cls in sorted(book.items()):
+        modules.setdefault(cls.__module__, []).append(cls)
+    blocks: list[str] = []
+    for classes in modules.values():
+        blocks += map(entry, classes)
+        if issubclass(classes[0], Dataset):
+            blocks.append(fenced(usage(classes[0])))
+    return "\n\n".join(blocks)
 
 
 def entry(cls: type[Dataset] | type[Target]) -> str:

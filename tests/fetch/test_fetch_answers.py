@@ -9,8 +9,7 @@ from PIL import Image
 from quiet import Quiet
 from urlserver import CERTIFICATE, picture
 
-from mia_bench.engine.hash_cache import HashCache
-from mia_bench.engine.hashes import CACHE
+from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, SampleError, UnavailableError
 from mia_bench.fetch import run, survivors
 from mia_bench.near import dhash
@@ -69,7 +68,7 @@ def test_every_answer_has_its_row(fetched, server):
             "high": pytest.approx(0.1619, abs=1e-4),
         },
     ]
-    samples, hashes = {s.id: s for s in dataset.samples()}, HashCache(CACHE).known
+    samples, hashes = {s.id: s for s in dataset.samples()}, HashCache()
     assert set(samples) == {*(i for i, *_ in good), "last"}
     for i, _, kind in good:
         form = kind if kind in ("PNG", "WEBP", "GIF") else "JPEG"
