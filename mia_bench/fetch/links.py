@@ -98,7 +98,8 @@ class UrlList(Dataset):
     @property
     def elsewhere(self) -> str:
         """What to do where there is no network."""
-        return f"run `{self.command}` where there is a network, without HF_HUB_OFFLINE, with the same MIA_BENCH_CACHE"
+        caches = "MIA_BENCH_CACHE and HF_HOME"
+        return f"run `{self.command}` where there is a network, without HF_HUB_OFFLINE, with the same {caches}"
 
     @cached_property
     def links(self) -> Sequence[Link]:

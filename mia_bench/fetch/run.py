@@ -67,7 +67,6 @@ class Fetched(BaseModel):
         pinned: The same, with this very list of survivors.
         folder: Of ledger, images and lists.
         list: Hash of the frozen list of survivors, which names its file.
-        revision: What results will name.
         asked: Urls asked now.
         left: Urls left for the next run: their hosts asked to wait.
         survival: By class.
@@ -80,7 +79,6 @@ class Fetched(BaseModel):
     pinned: str
     folder: str
     list: str
-    revision: str
     asked: int
     left: int
     survival: tuple[Survival, ...]
@@ -151,7 +149,6 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
         pinned=dataset.listed(made.digest),
         folder=str(folder),
         list=made.digest,
-        revision=dataset.revision,
         asked=asked - fetcher.left,
         left=fetcher.left,
         survival=tuple(counts),

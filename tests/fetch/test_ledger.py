@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_what_is_settled_is_asked_again_on_request(fetched, server):
     assert fetched(*kinds)[0].asked == 1
     assert fetched(*kinds, again=True)[0].asked == 3
     assert len(server.requests("/a/")) == 1
+
+
+def test_a_line_that_a_full_disk_cut_is_taken_back(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "ledger.jsonl"
+    ledger = written(path, row("a"))
+    before = path.read_bytes()
+    with ledger.appending():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 9, hard))  # as a disk that is full
+        try:
+            with pytest.raises(UsageError) as caught:
+                ledger.append(row("b"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "MIA_BENCH_CACHE" in caught.value.fix and path.read_bytes() == before
+        ledger.append(row("c"))
+    assert set(ledger.rows()) == {"a", "c"}
 
 
 def test_a_full_disk_stops_it_and_says_so(fetched, monkeypatch, server):
