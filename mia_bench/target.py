@@ -107,7 +107,8 @@ class Target(ABC):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this target can do, with the reference model it was given."""
-        return self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        able = self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        return able | ({Capability.VARY} if {Capability.DENOISE, Capability.GENERATE} <= able else frozenset())
 
     @property
     def conditioned(self) -> bool:
@@ -161,7 +162,14 @@ class Target(ABC):
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self.load()
+        try:
+            self.load()
+        except torch.OutOfMemoryError as error:
+            what, fix = f"target {self.argument or self.meta.name}", "--dtype float16 takes half; "
+            if "offload" in self.reads:
+                fix += "--offload keeps the weights in main memory; "
+            why = f"its weights do not fit in the memory of {device}"
+            raise UnavailableError(what, why, f"{fix}or another --device") from error
         rows = rows or self.first_rows()
         self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
@@ -299,6 +307,14 @@ class Target(ABC):
     def shown(self, latents: torch.Tensor) -> torch.Tensor:
         """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
         return self.decode(latents).clamp(-1, 1)
+
+    def probe(self, batch: Batch) -> None:
+        """Ask something plain of the target.
+
+        Raises:
+            NetworkError: The target itself is at fault, and no attack that asked it.
+        """
+        self.denoiser(batch.x0 * 1, 0, batch.condition)  # without a name, so it is not answered from memory
 
     @contextmanager
     def differentiable(self) -> Iterator[dict[str, torch.nn.Parameter]]:
