@@ -134,3 +134,11 @@ def test_what_may_change_unseen_is_recorded_and_said(ask, server):
     before = len(server.asked)
     assert ask("--revision", "april", attacks="wu-iip@quick").status == 0
     assert len(server.asked) == 2 * before, "another model is measured anew"
+
+
+def test_nothing_is_asked_before_the_run(ask, cli, server):
+    assert ask("--dry-run").status == ask("--collect-only").status == 0
+    done = cli("doctor", "--target", f"endpoint:{server.url}", "--json")
+    found = json.loads(done.out)
+    assert done.status == 0 and found["target"]["facts"]["url"] == server.url and found["attacks"]["wu-iip"]["runs"]
+    assert not server.asked
