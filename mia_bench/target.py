@@ -19,10 +19,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from mia_bench.attack import Capability
 from mia_bench.errors import UnavailableError
+from mia_bench.target_meta import TargetMeta as TargetMeta
+from mia_bench.target_meta import TargetOptions as TargetOptions
 
 if TYPE_CHECKING:
     import torch
@@ -33,71 +33,10 @@ if TYPE_CHECKING:
     from mia_bench.diffusion.schedule import Schedule
     from mia_bench.encoder import Encoder
 
-Kind = Literal["pixel", "latent"]
 ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
 MAX_ROWS = 64  # more gain nothing; fewer spend more time between a small network's layers
 ROW_BYTES = 4096  # of activations for each pixel of a latent model's image in float32, VAE included
 TEXT_BYTES = 2**28  # of text states remembered between batches: a thousand texts of Stable Diffusion 1
-
-
-class TargetOptions(BaseModel):
-    """How a target is loaded.
-
-    Attributes:
-        revision: Branch, tag or commit of a hub repository.
-        lora: Adapters fused into the weights, each `PATH_OR_ID[:SCALE]`.
-        allow_pickle: Whether pickled weights are read, where there are no others; tensors alone are unpickled.
-        config: Folder or repository whose configurations a single file goes by.
-        offload: Keep networks on the CPU, and move each layer to the device for its turn.
-        resolution: Side of the images in pixels, if not the model's own.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    revision: str | None = None
-    lora: tuple[str, ...] = ()
-    allow_pickle: bool = False
-    config: str | None = None
-    offload: bool = False
-    resolution: int | None = None
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What differs from the defaults, JSON-ready."""
-        return self.model_dump(mode="json", exclude_defaults=True)
-
-
-class TargetMeta(BaseModel):
-    """What is known about a target, or a family of them, before it is loaded.
-
-    Attributes:
-        name: Name on the command line; families take the path of a pipeline: `name:PATH`.
-        summary: One line.
-        kind: `latent` if the denoiser works on VAE latents, else `pixel`.
-        capabilities: What it can do.
-        pipelines: Class names in a diffusers `model_index.json` that this family loads.
-        argument: What else may follow the name: `name:ARGUMENT`.
-        repository: Hub repository of a single known model.
-        formerly: Repositories that were moved there.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    summary: str
-    kind: Kind
-    capabilities: frozenset[Capability]
-    pipelines: frozenset[str] = frozenset()
-    argument: str = ""
-    repository: str = ""
-    formerly: frozenset[str] = frozenset()
-    licence: str = ""
-    citation: str = ""
-
-    @property
-    def takes(self) -> str:
-        """What may follow `name:`, or nothing."""
-        return self.argument or ("PATH" if self.pipelines and not self.repository else "")
 
 
 class Target(ABC):
@@ -180,7 +119,8 @@ class Target(ABC):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this target can do, with the reference model it was given."""
-        return self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        able = self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        return able | ({Capability.VARY} if {Capability.DENOISE, Capability.GENERATE} <= able else frozenset())
 
     @property
     def conditioned(self) -> bool:
@@ -234,7 +174,14 @@ class Target(ABC):
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self.load()
+        try:
+            self.load()
+        except torch.OutOfMemoryError as error:
+            what, fix = f"target {self.argument or self.meta.name}", "--dtype float16 takes half; "
+            if "offload" in self.reads:
+                fix += "--offload keeps the weights in main memory; "
+            why = f"its weights do not fit in the memory of {device}"
+            raise UnavailableError(what, why, f"{fix}or another --device") from error
         rows = rows or self.first_rows()
         self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
@@ -372,6 +319,14 @@ class Target(ABC):
     def shown(self, latents: torch.Tensor) -> torch.Tensor:
         """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
         return self.decode(latents).clamp(-1, 1)
+
+    def probe(self, batch: Batch) -> None:
+        """Ask something plain of the target.
+
+        Raises:
+            NetworkError: The target itself is at fault, and no attack that asked it.
+        """
+        self.denoiser(batch.x0 * 1, 0, batch.condition)  # without a name, so it is not answered from memory
 
     @contextmanager
     def differentiable(self) -> Iterator[dict[str, torch.nn.Parameter]]:

@@ -115,7 +115,8 @@ def _no_network(names: set[str]) -> bool:
 
 
 def fetching(repository: str, revision: str | None, wanted: Sequence[str]) -> str:
-    """The command that fills the hub's cache."""
+    """The command that fills the hub's cache; with all parts, where it is not known yet which are needed."""
+    wanted = [INDEX, "*/*"] if list(wanted) == [INDEX] else wanted
     at = ["--revision", revision] if revision else []
     folders = dict.fromkeys(p.partition("/")[0] + "/*" if "/" in p else p for p in wanted)
     include = [word for folder in folders for word in ("--include", folder)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mia_bench.dataset import Dataset
-from mia_bench.errors import UsageError
+from mia_bench.errors import MiaBenchError, UsageError
 from mia_bench.plugins import Registry
 from mia_bench.target import Target, TargetOptions
 
@@ -77,6 +77,20 @@ def open_target(registry: Registry, spec: Any, options: TargetOptions | None = N
     if target.note:
         logging.getLogger("mia_bench").warning("target %s: %s", spec_text(spec), target.note)
     return target
+
+
+def open_reference(registry: Registry, target: Target, spec: str) -> None:
+    """Give a target the reference model that the user names, loaded as the target is; not yet loaded.
+
+    Raises:
+        MiaBenchError: As `open_target`, or its weights cannot be had.
+    """
+    shared = target.options.model_copy(update={"revision": None, "lora": (), "config": None})
+    try:
+        target.reference = open_target(registry, spec, shared)
+        _ = target.reference.fingerprint  # kept for later
+    except MiaBenchError as error:
+        raise type(error)(f"--reference: {error.what}", error.why, error.fix) from error
 
 
 def _target(registry: Registry, spec: Any, options: TargetOptions) -> Target:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,16 @@ from mia_bench.target import Target
 
 PLAN_VERSION = 1
 MEASUREMENT_VERSION = 1  # raise it when the harness's own arithmetic (noise, schedule, reductions, pixels) changes
+
+
+WITHOUT = {
+    Capability.DENOISE: "shows no predicted noise",
+    Capability.CAPTION: "takes no captions",
+    Capability.GENERATE: "generates no images",
+    Capability.VARY: "draws from captions alone",
+    Capability.GRADIENT: "gives no gradients",
+    Capability.REFERENCE: "has no reference model beside it",
+}
 
 
 class _Record(BaseModel):
@@ -211,7 +222,9 @@ def make_plan(
             continue  # named twice: by its own name, and by what that means here
         reason = obstacle(attack, target, samples, usable)
         if reason and one.named:
-            raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
+            shows = f"`mia-bench doctor --target {shlex.quote(target_spec)}` shows what runs"
+            fix = f"leave {one.label} out of --attacks; {shows}"
+            raise UsageError(f"attack {one.label!r}", reason, fix)
         made_by_encoders = []
         try:
             for spec, offers in {} if reason else attack.encoders().items():
@@ -237,7 +250,7 @@ def make_plan(
                 control=one.control,
                 params=params.model_dump(mode="json"),
                 changed=changed(one.cls, one.label, params, target.meta.kind),
-                queries=attack.queries(),
+                queries=attack.queries() if Capability.DENOISE in target.capabilities else attack.generations(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
                 definition=identity(one.cls, params, made_by_encoders),
@@ -323,7 +336,7 @@ def obstacle(attack: Attack, target: Target, samples: Sequence[Sample], no_calib
     if lacking == {Capability.REFERENCE}:
         return "it asks a second model, the one the target was tuned from: name it with --reference"
     if lacking:
-        return f"target {target.meta.name} lacks {', '.join(sorted(lacking))}"
+        return f"target {target.meta.name} {' and '.join(WITHOUT[c] for c in Capability if c in lacking)}"
     if attack.meta.caption == "required" and not any(s.caption for s in samples):
         return "it needs captions and no sample has one"
     if attack.meta.calibration == "required" and no_calibration:

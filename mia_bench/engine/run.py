@@ -21,7 +21,7 @@ from mia_bench.engine.blame import blaming
 from mia_bench.engine.captions import recaptioned
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.named import open_dataset, open_target, pair, spec_text
+from mia_bench.engine.named import open_dataset, open_reference, open_target, pair, spec_text
 from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, take
 from mia_bench.engine.select import Options, make_params, select
 from mia_bench.engine.splits import divide
@@ -116,9 +116,7 @@ def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Pre
         _ = target.fingerprint  # kept for later
     if options.reference:
         with blaming("reference", options.reference, Target):
-            shared = options.target_options.model_copy(update={"revision": None, "lora": (), "config": None})
-            target.reference = open_target(registry, options.reference, shared)
-            _ = target.reference.fingerprint
+            open_reference(registry, target, options.reference)
     with blaming("dataset", named, type(dataset)):
         if fetch:
             dataset.fetch(_needed(options), options.allow_origin)
@@ -233,8 +231,7 @@ def foresee(prepared: Prepared, options: RunOptions) -> Estimate:
     from mia_bench.engine.measure import pending
 
     work = pending(prepared.plan, prepared.samples, prepared.store)
-    _open_target(prepared, options, ())
-    return estimate(work, prepared.target)
+    return estimate(work, prepared.target, _open_target(prepared, options, ()))
 
 
 def _open_target(prepared: Prepared, options: RunOptions, encoders: Collection[str]) -> int:

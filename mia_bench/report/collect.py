@@ -39,8 +39,18 @@ def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = Non
     for skipped in plan.skipped:
         print(printable(f"skipped {skipped.label}: {skipped.reason}"))
     if foreseen:
-        speed = ", ".join(f"{name} {seconds_text(s)}" for name, s in foreseen.seconds_per_row.items())
-        print(f"\nleft to measure: {foreseen.samples:,} samples, at most {foreseen.queries:,} queries")
-        print(f"measured on this machine, per row in calls of {foreseen.rows}: {speed or 'nothing'}")
-        print(f"at most {seconds_text(foreseen.seconds)}, and what is decoded, compared, differentiated and fitted")
+        print("\n" + "\n".join(_cost(foreseen)))
     print(printable(f"\nrun folder: {prepared.store.folder}"))
+
+
+def _cost(foreseen: Estimate) -> list[str]:
+    """What is left and how long it may take."""
+    left = f"left to measure: {foreseen.samples:,} samples, at most"
+    if foreseen.seconds is None:
+        return [f"{left} {foreseen.queries:,} images to be made; how long one takes is the target's to know"]
+    speed = ", ".join(f"{name} {seconds_text(s)}" for name, s in foreseen.seconds_per_row.items())
+    return [
+        f"{left} {foreseen.queries:,} queries",
+        f"measured on this machine, per row in calls of {foreseen.rows}: {speed}",
+        f"at most {seconds_text(foreseen.seconds)}, and what is decoded, compared, differentiated and fitted",
+    ]

@@ -75,9 +75,9 @@ def test_no_audit_sample_is_nothing_to_run():
 
 def test_what_the_target_lacks_skips_an_attack_unless_it_was_named():
     skipped = plan(attacks="all", target="tiny-mute")
-    assert {s.label: s.reason for s in skipped.skipped} == {"clid": "target tiny-mute lacks caption"}
+    assert {s.label: s.reason for s in skipped.skipped} == {"clid": "target tiny-mute takes no captions"}
     assert [a.label for a in skipped.attacks] == ["logged", "loss", "pia"]
-    with pytest.raises(UsageError, match="lacks caption"):
+    with pytest.raises(UsageError, match="takes no captions"):
         plan(attacks="clid", target="tiny-mute")
 
 

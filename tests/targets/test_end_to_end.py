@@ -56,7 +56,7 @@ def test_attacks_run_on_it(cli, tmp_path, kind):
     assert ("guidance" in result["target_facts"]) == (name == "flux")
     if not captioned:
         status, _, err = cli("run", *given, "--attacks", "clid")
-        assert status == 2 and "lacks caption" in err and "leave clid out" in err
+        assert status == 2 and "takes no captions" in err and "leave clid out" in err
 
 
 def test_classes_are_read_from_captions(cli, tmp_path):
