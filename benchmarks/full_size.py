@@ -40,7 +40,8 @@ from mia_bench import Capability, Dataset, DatasetMeta, Sample, Target, TargetMe
 from mia_bench.engine.hashes import HashCache
 from mia_bench.engine.measure import pending
 from mia_bench.engine.plan import Plan
-from mia_bench.engine.run import Prepared, RunOptions, prepare, run_tasks
+from mia_bench.engine.prepare import Prepared, RunOptions, prepare
+from mia_bench.engine.run import run_tasks
 from mia_bench.engine.splits import divide
 from mia_bench.fetch.ledger import Row
 from mia_bench.fetch.survivors import freeze

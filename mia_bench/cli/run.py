@@ -140,7 +140,8 @@ def command(
 
     Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
     """
-    from mia_bench.engine.run import RunOptions, foresee, prepare, run_tasks
+    from mia_bench.engine.prepare import RunOptions, prepare
+    from mia_bench.engine.run import foresee, run_tasks
     from mia_bench.engine.select import parse_options
     from mia_bench.plugins import Registry
 

@@ -18,8 +18,9 @@ from mia_bench.engine.encoders import Resolve, resolver
 from mia_bench.engine.estimate import estimate
 from mia_bench.engine.named import open_dataset, open_reference, open_target
 from mia_bench.engine.plan import calibration_gap, obstacle
+from mia_bench.engine.prepare import open_device
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import default_batch, open_device
+from mia_bench.engine.run import default_batch
 from mia_bench.errors import MiaBenchError, UnavailableError
 from mia_bench.plugins import Registry
 from mia_bench.target import Target, TargetOptions

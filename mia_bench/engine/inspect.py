@@ -20,7 +20,7 @@ from mia_bench.engine.line_cache import SHA256
 from mia_bench.engine.look import Look, Looker
 from mia_bench.engine.named import open_dataset
 from mia_bench.engine.plan import SampleTable, take
-from mia_bench.engine.run import DEFAULT_DATASET, open_device
+from mia_bench.engine.prepare import DEFAULT_DATASET, open_device
 from mia_bench.engine.select import make_params
 from mia_bench.engine.splits import joined
 from mia_bench.errors import MiaBenchError

@@ -10,7 +10,7 @@ from mia_bench.report.text import json_text, printable, seconds_text, table
 
 if TYPE_CHECKING:
     from mia_bench.engine.estimate import Estimate
-    from mia_bench.engine.run import Prepared
+    from mia_bench.engine.prepare import Prepared
 
 
 def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = None) -> None:

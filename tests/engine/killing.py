@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pyarrow.parquet as pq
 import tiny
 
-from mia_bench.engine.run import RunOptions, prepare
+from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.store import Store
 
 ATTACKS, BATCH, MEMBERS = "logged,loss,pia", 2, 6

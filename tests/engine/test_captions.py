@@ -10,7 +10,7 @@ from stub_encoder import Stub
 
 from mia_bench.dataset import Sample
 from mia_bench.engine.captions import recaptioned
-from mia_bench.engine.run import RunOptions, prepare
+from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
 

@@ -10,7 +10,8 @@ from able import Able
 from mia_bench import Capability, TargetMeta, TargetOptions
 from mia_bench.attack import Control
 from mia_bench.engine.doctor import examine
-from mia_bench.engine.run import RunOptions, prepare, run
+from mia_bench.engine.prepare import RunOptions, prepare
+from mia_bench.engine.run import run
 from mia_bench.errors import BrokenPluginError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
 

@@ -8,7 +8,8 @@ import tiny
 
 from mia_bench.engine.estimate import estimate
 from mia_bench.engine.measure import pending
-from mia_bench.engine.run import RunOptions, foresee, prepare
+from mia_bench.engine.prepare import RunOptions, prepare
+from mia_bench.engine.run import foresee
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 

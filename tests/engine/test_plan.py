@@ -15,9 +15,10 @@ from mia_bench import Attack
 from mia_bench.attack import source_of
 from mia_bench.engine.named import open_target
 from mia_bench.engine.plan import take
-from mia_bench.engine.run import RunOptions, default_folder, prepare
+from mia_bench.engine.prepare import RunOptions, default_folder, prepare
 from mia_bench.errors import BrokenPluginError, NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.target import TargetOptions
 from mia_bench_plugins.attacks import loss
 
 
@@ -210,8 +211,15 @@ def test_targets_that_are_not_there(tmp_path):
     ],
 )
 def test_the_default_folder_lies_below_runs(dataset, target, name):
-    folder = default_folder(dataset, target, 0)
+    folder = default_folder(dataset, target, RunOptions())
     assert folder.parts == ("runs", name)
+
+
+def test_another_model_or_other_captions_have_a_folder_of_their_own():
+    options = [RunOptions(target_options=TargetOptions(revision=r)) for r in (None, "a", "b")]
+    options += [RunOptions(captions="null"), RunOptions(captions="neutral:a/b")]
+    folders = [default_folder("d", "t", one) for one in options]
+    assert len(set(folders)) == 5 and all(len(folder.parts) == 2 for folder in folders)
 
 
 def test_planning_loads_no_model():

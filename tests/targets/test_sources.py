@@ -13,7 +13,8 @@ from singlefile import single_file
 from mia_bench import TargetOptions
 from mia_bench.diffusion import hub
 from mia_bench.engine.named import open_target
-from mia_bench.engine.run import RunOptions, run
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import run
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
 
