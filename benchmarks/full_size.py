@@ -17,6 +17,8 @@ This file is also the plugin with the target of these runs: a convolution.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
