@@ -12,7 +12,7 @@ from pathlib import Path
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench_plugins.datasets.labels import SUFFIXES
 
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 DATA = {".parquet", *SUFFIXES}
 PATTERNS = ["README.md", "*.csv", "*.jsonl", "*.txt", *(f"*{suffix}" for suffix in sorted(DATA))]
 FULL = (errno.ENOSPC, errno.EDQUOT)
