@@ -278,6 +278,37 @@ def test_what_the_cache_lacks_is_fetched_once_without_code(hub):
     assert "revision v9: no such revision" in wrong[0] and "commits" in wrong[1]
 
 
+def test_an_interrupted_download_is_completed(hub, tmp_path):
+    (before,) = hub("owner/name")
+    repository = tmp_path / "home" / "hub" / "datasets--owner--name"
+    (lost,) = repository.rglob("nonmembers-*.parquet")
+    lost.resolve().rename(repository / "blobs" / "0123.incomplete")
+    lost.unlink()
+    assert hub("owner/name") == [before]
+
+
+def test_an_interrupted_download_is_said_where_it_cannot_be_completed(home, caplog):
+    linked(cached(home), "train.parquet", 0)
+    written(home / "datasets--owner--name" / "blobs" / "0123.incomplete", b"")
+    assert len(HuggingFace("owner/name").samples()) == 3
+    assert "owner/name: fetching it was interrupted; it may lack files" in caplog.text
+
+
+def test_the_hubs_own_copies(tmp_path):
+    for first, name in ((0, "train"), (10, "nonmembers")):
+        part(tmp_path / "default" / name / "0000.parquet", first, 1)
+    assert [(row[0], row[2]) for row in said(f"{tmp_path},members=train,nonmembers=nonmembers")] == [
+        (10, False),
+        (0, True),
+    ]
+
+
+def test_a_table_beside_the_images_is_no_table_of_images(tmp_path):
+    written(tmp_path / "train" / "a.png", encoded(1))
+    table(tmp_path / "train" / "metadata.parquet", {"file_name": ["a.png"], "text": ["one"]})
+    assert said(f"{tmp_path},members=train") == [(1, "one", True, "audit")]
+
+
 def test_a_hub_that_does_not_answer(home):
     with pytest.raises(UnavailableError, match="cannot be reached"):
         HuggingFace("owner/name").samples()

@@ -52,7 +52,8 @@ def dying_in(owner, name, number, *, before=True, spoil=None):
 def kills():
     """(name, what the child does before it runs, seconds after which the parent kills it)."""
     yield from ((f"after batch {k}", lambda k=k: k, None) for k in range(1, BATCHES + 1))
-    for n in (1, 4, COMPACTION - 1, COMPACTION):  # the table of scores is the last
+    yield "within compaction", lambda: dying_in(pq.ParquetWriter, "write_table", BATCHES + 1, before=False), None
+    for n in (1, 4, BATCHES + 1):  # the table of scores is the last
         yield f"within write {n}", lambda n=n: dying_in(pq, "write_table", n, before=False, spoil=n / 9), None
     for n in (1, 4, COMPACTION, COMPACTION + 2):  # the plan comes first, the result last
         yield f"before rename {n}", lambda n=n: dying_in(Path, "replace", n), None

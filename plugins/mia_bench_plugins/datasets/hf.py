@@ -208,6 +208,8 @@ def _split_of(path: Path) -> str | None:
             return split
     match = SHARD.fullmatch(path.stem)
     name = match["split"] if match else path.stem
+    if name.isdigit():  # `members/0000.parquet`, as the hub's own copies are laid out
+        name = path.parent.name
     return name if match or labels_of([name]) != UNSAID else None
 
 

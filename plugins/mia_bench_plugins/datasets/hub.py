@@ -14,7 +14,7 @@ from pathlib import Path
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench_plugins.datasets.labels import SUFFIXES
 
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 DATA = {".parquet", *SUFFIXES}
 PATTERNS = ["README.md", "*.csv", "*.jsonl", "*.txt", *(f"*{suffix}" for suffix in sorted(DATA))]
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -57,6 +57,10 @@ def snapshot(name: str, repository: str, revision: str, patterns: Sequence[str] 
         path = None
         with suppress(LocalEntryNotFoundError):
             path = _with_data(Path(get(local_files_only=True)))
+        if path and _interrupted(path):
+            how = "it may lack files" if constants.HF_HUB_OFFLINE else "what it lacks is fetched now"
+            logging.getLogger("mia_bench").warning("%s: fetching it was interrupted; %s", what, how)
+            path = path if constants.HF_HUB_OFFLINE else Path(get(revision=path.name))
         if path is None:
             if not constants.HF_HUB_OFFLINE:
                 logging.getLogger("mia_bench").warning("%s: fetching it into the hub's cache", what)
@@ -82,10 +86,18 @@ def snapshot(name: str, repository: str, revision: str, patterns: Sequence[str] 
         raise UnavailableError(what, why, "set HF_HOME to a larger disk" if full else f"try {fetch}") from error
     if path is None:
         why = "neither parquet files nor images are in it" + (" that are here" if constants.HF_HUB_OFFLINE else "")
-        raise UnavailableError(what, why, f"see {page}; {fetch} gets all of it")
+        fix = (
+            f"see {page}; `{name}:{repository},revision=refs/convert/parquet` reads the copy that the hub makes of most"
+        )
+        raise UnavailableError(what, why, f"{fix}; {fetch} gets all of it")
     return path, path.name
 
 
 def _with_data(path: Path) -> Path | None:
     """A snapshot that holds more than a card; one of which another program took only that is no use."""
     return path if any(p.suffix in DATA for p in path.rglob("*")) else None
+
+
+def _interrupted(snapshot: Path) -> bool:
+    """Whether a download into its repository's folder was cut short."""
+    return any((snapshot.parents[1] / "blobs").glob("*.incomplete"))
