@@ -224,7 +224,7 @@ def test_another_model_or_other_captions_have_a_folder_of_their_own():
 
 def test_planning_loads_no_model():
     code = (
-        "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.run import RunOptions, prepare;"
+        "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.prepare import RunOptions, prepare;"
         "prepare(Registry.load(), RunOptions());"
         "print([m for m in ('torch', 'diffusers', 'sklearn') if m in sys.modules])"
     )
