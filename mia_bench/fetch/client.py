@@ -8,7 +8,7 @@ import ssl
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -25,6 +25,7 @@ MAX_REDIRECTS = 5
 CONNECT_S = 10.0  # for one address, handshake included
 REDIRECTS = {301, 302, 303, 307, 308}
 OPT_OUT = re.compile(r"\bno(image)?ai\b", re.IGNORECASE)  # whichever crawler it is said to
+WAITS = "waits"  # a redirect to a host that asked to wait; no answer of its own
 PACKED = {"gzip", "x-gzip", "deflate"}
 
 
@@ -89,16 +90,23 @@ class Client:
     async def close(self) -> None:
         await self.pool.aclose()
 
-    async def get(self, url: str) -> Answer:
-        """Ask a url and follow its redirects."""
+    async def get(self, url: str, wait: Callable[[str], float] = lambda host: 0.0) -> Answer:
+        """Ask a url and follow its redirects.
+
+        Args:
+            url: Whatever the list has.
+            wait: Seconds until a host may be asked; a redirect to one that may not be is not followed.
+        """
         answer = Answer(url)
-        for _ in range(MAX_REDIRECTS + 1):
+        for hop in range(MAX_REDIRECTS + 1):
             try:
                 parsed = httpx2.URL(answer.final_url.strip()).copy_with(fragment=None)
                 if parsed.scheme not in ("http", "https"):
                     return replace(answer, error="scheme", note=f"{parsed.scheme or 'no'} scheme")
                 if not parsed.host or not 0 < (parsed.port or 80) < 65536:
                     raise ValueError("no host, or no port that exists")
+                if hop and (seconds := wait(parsed.netloc.decode("ascii"))):
+                    return replace(answer, error=WAITS, wait=seconds, temporary=True)
                 answer, location = await self._ask(parsed)
                 if location is None:
                     return answer

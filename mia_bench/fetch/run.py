@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, UnavailableError, UsageError
-from mia_bench.fetch.client import Answer, Client
+from mia_bench.fetch.client import WAITS, Answer, Client
 from mia_bench.fetch.hosts import Host, Job, Turns, host_of, jobs_of
 from mia_bench.fetch.images import Images, RejectedError
 from mia_bench.fetch.ledger import Ledger, Row, settled, writing
@@ -214,8 +214,8 @@ class _Fetcher:
     async def run(self, jobs: Sequence[Job]) -> None:
         """Ask them all; `left` counts those that are left for the next run."""
         options = self.options
-        turns = Turns((job for job in jobs if host_of(job.url) not in self.resting), options.per_host)
-        self.left += len(jobs) - turns.left
+        turns = Turns(jobs, options.per_host)
+        self.left += sum(turns.rest(turns.host(name)) for name in self.resting)
         workers = min(options.workers, len(jobs))
         resolvers = ThreadPoolExecutor(workers, "resolver")
         self.decoders = ThreadPoolExecutor(min(2, os.cpu_count() or 1), "decoder")  # each may hold a large image
@@ -243,25 +243,33 @@ class _Fetcher:
                 turns.done(host)
                 continue
             job.attempts += 1
-            answer = await self.client.get(job.url)
-            self._note(host, job, answer)
-            wait = answer.wait if answer.wait is not None else BACKOFF_S * 4 ** (job.attempts - 1)
-            if answer.wait and answer.wait > MAX_WAIT_S:
-                self.left += turns.rest(host)
-                self.resting.add(host.name)
-            elif answer.wait:
-                host.ready = max(host.ready, monotonic() + answer.wait)
-            if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not host.down:
+            answer = await self.client.get(job.url, turns.wait)
+            at = turns.host(host_of(answer.final_url))  # the host that answered, or did not
+            if answer.error != WAITS:
+                self._note(host, at, job, answer)
+                if answer.wait and answer.wait > MAX_WAIT_S:
+                    self.left += turns.rest(at)
+                    self.resting.add(at.name)
+                elif answer.wait:
+                    at.ready = max(at.ready, monotonic() + answer.wait)
+            wait = BACKOFF_S * 4 ** (job.attempts - 1) if answer.wait is None else answer.wait
+            wait = max(wait, turns.wait(host.name))
+            if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not (host.down or at.down):
                 turns.again(host, job, wait)
                 continue
-            await self._keep(job, answer)
+            if answer.error == WAITS:
+                self.left += 1
+            else:
+                await self._keep(job, answer)
             turns.done(host)
 
-    def _note(self, host: Host, job: Job, answer: Answer) -> None:
-        """Whether the host, and the network, can be reached at all."""
+    def _note(self, host: Host, at: Host, job: Job, answer: Answer) -> None:
+        """Whether hosts, and the network, can be reached at all; one that redirects elsewhere was reached."""
         through = answer.error not in UNREACHED and answer.error != "slow"
-        host.failures = 0 if through else host.failures + 1
-        if answer.error not in UNREACHED:
+        host.failures = 0 if through or at is not host else host.failures + 1
+        if at is not host:
+            at.failures = 0 if through else at.failures + 1
+        if answer.error not in UNREACHED or at is not host:
             self.reached = True
         elif not self.reached and job.links[0].id not in self.known:  # a url that failed before says nothing
             self.unreached.append(host.name)

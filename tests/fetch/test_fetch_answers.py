@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 from datetime import datetime
 
 import pytest
@@ -11,7 +12,7 @@ from urlserver import CERTIFICATE, picture
 
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, SampleError, UnavailableError
-from mia_bench.fetch import run, survivors
+from mia_bench.fetch import guard, run, survivors
 from mia_bench.near import dhash
 
 GOOD = ["JPEG", "PNG", "WEBP", "GIF", "liar", "503-then", "503-twice", "reset-then", "chain", "packed", "indexed"]
@@ -200,9 +201,75 @@ def test_a_host_that_is_down_costs_few_attempts(fetched, server):
     assert sum(row.attempts for row in watch.rows) <= 7
 
 
-def _closed_port():
-    import socket
+def test_urls_of_a_host_that_is_down_are_no_tries(fetched, server):
+    dead = [(f"{n}", "members", f"http://dead.invalid/{n}") for n in range(20)]
+    result, rows, _ = fetched(("good", "members", "JPEG"), urls=dead)
+    asked = [row for row in rows.values() if row.attempts]
+    assert {row.error for row in rows.values() if row not in asked} == {"host-down"} and len(rows) == 21
+    (members,) = result.survival
+    assert (members.urls, members.tried, members.survived) == (21, len(asked), 1) and 6 <= len(asked) <= 8
 
+
+@pytest.mark.parametrize("kind", ["dead", "dead-host"])
+def test_a_host_is_not_blamed_for_where_it_redirects_to(fetched, server, kind, monkeypatch):
+    resolve = guard._resolve
+
+    def busy(host, port):
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        return resolve(host, port)
+
+    monkeypatch.setattr(guard, "_resolve", busy)
+    names = sorted((f"n{n}" for n in range(20)), key=survivors.hashed)
+    result, rows, _ = fetched(
+        *((name, "members", kind) for name in names[:8]), *((n, "members", "JPEG") for n in names[8:]), per_host=1
+    )
+    assert [rows[name].error for name in names] == ["dns"] * 8 + [""] * 12
+    assert result.survival[0].tried == 20
+    attempts = sum(rows[name].attempts for name in names[:8])
+    assert attempts == 24 if kind == "dead" else attempts <= 13, "where all lead to one host, it is known to be down"
+
+
+@pytest.fixture
+def open_world(monkeypatch):
+    monkeypatch.setattr("mia_bench.fetch.guard.is_public", lambda address: True)
+
+
+def test_it_is_the_host_that_asks_to_wait_that_is_left_alone(fetched, server, open_world):
+    names = sorted((f"n{n}" for n in range(9)), key=survivors.hashed)
+    other = f"http://localhost:{server.server_port}/theirs/JPEG"
+    kinds = ["localhost-429-long", *["JPEG"] * 6, "localhost-JPEG"]
+    rows = [(name, "members", kind) for name, kind in zip(names, kinds, strict=False)]
+    result, rows, _ = fetched(*rows, urls=[(names[8], "members", other)], per_host=1, workers=1)
+    assert [rows[name].error for name in names[:7]] == ["http-429"] + [""] * 6
+    assert "localhost" in rows[names[0]].final_url
+    assert len(server.requests("429-long")) == 2, "the redirect, and what it leads to"
+    theirs = [path for path, _, headers in server.asked if headers["Host"].startswith("localhost")]
+    assert theirs[-1].endswith("429-long"), "nothing was asked of that host later, not even through a redirect"
+    assert (result.left, set(rows)) == (2, set(names[:7]))
+
+
+def test_a_redirect_to_a_host_that_asks_to_wait_a_little_is_followed_later(fetched, server, open_world):
+    names = sorted(("a", "b"), key=survivors.hashed)
+    kinds = zip(names, ["localhost-429-then", "localhost-JPEG"], strict=True)
+    _, rows, _ = fetched(*((name, "members", kind) for name, kind in kinds), per_host=1, workers=1)
+    assert [rows[name].error for name in names] == ["", ""]
+    times = [at for path, at, headers in server.asked if headers["Host"].startswith("localhost")]
+    assert len(times) == 3 and times[1] - times[0] >= 0.99
+
+
+def test_a_host_is_one_however_its_urls_are_written():
+    urls = ["http://A.test/1", "http://a.test:80/2", "https://a.test:443/3", " http://user@a.test/4"]
+    assert {run.host_of(url) for url in urls} == {"a.test"}
+    assert [run.host_of(url) for url in ("http://a.test:81/", "a.jpg", "http://[::1/", "http://\ud800/")] == [
+        "a.test:81",
+        "",
+        "",
+        "",
+    ]
+
+
+def _closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
