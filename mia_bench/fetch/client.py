@@ -40,7 +40,7 @@ class Answer:
         body: The whole body, unpacked; empty unless `error` is.
         error: Why there is no body, in a word; empty if there is one.
         note: The same in a line.
-        wait: Seconds that the server asks to wait.
+        wait: Seconds that the server asks to wait; None if it does not, or if asking again would not help.
         temporary: Whether asking again soon may help.
     """
 
@@ -135,8 +135,8 @@ class Client:
                     if response.status in REDIRECTS and "location" in fields:
                         return answer, fields["location"]
                     if response.status != 200:
-                        wait = retry_after(fields.get("retry-after", ""))
                         soon = response.status in (408, 425, 429) or response.status >= 500
+                        wait = retry_after(fields.get("retry-after", "")) if soon else None
                         return replace(answer, error=f"http-{response.status}", wait=wait, temporary=soon), None
                     return await _read(answer, response, fields), None
             except TimeoutError:

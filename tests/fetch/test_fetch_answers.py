@@ -189,6 +189,13 @@ def test_a_host_that_asks_to_wait_for_long_is_left_for_the_next_run(fetched, ser
     assert [path.split("/")[1] for path in server.requests()] == [*order[before + 1 :], "wait"]
 
 
+def test_an_answer_that_is_final_makes_nobody_wait(fetched, server):
+    names = sorted((f"n{n}" for n in range(6)), key=survivors.hashed)
+    kinds = zip(names, ["404-long", *["JPEG"] * 5], strict=True)
+    result, rows, _ = fetched(*((name, "members", kind) for name, kind in kinds), per_host=1)
+    assert (result.left, [rows[name].error for name in names]) == (0, ["http-404"] + [""] * 5)
+
+
 def test_a_host_that_is_down_costs_few_attempts(fetched, server):
     kinds = [(f"{n}", "members", "silent") for n in range(20)]
     port = _closed_port()

@@ -112,6 +112,7 @@ class Handler(BaseHTTPRequestHandler):
                 "503-twice": lambda: self.send(jpeg) if seen > 2 else self.send(status=503),
                 "429-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=429, Retry_After="1"),
                 "429-long": lambda: self.send(status=429, Retry_After="86400"),
+                "404-long": lambda: self.send(status=404, Retry_After="3600"),
                 "loop": lambda: self.to(self.path),
                 "dead": lambda: self.to(f"http://{name}.invalid/"),
                 "dead-host": lambda: self.to(f"http://dead.invalid/{name}"),
