@@ -78,8 +78,8 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     asked = len(server.requests())
     again = cli(*fetch, "--json")
     answer = json.loads(again.out)
-    assert (answer["list"], answer["asked"]) == (frozen["list"], 6), "403, reset and TLS may have passed"
-    assert len(server.requests()) == asked + 2 * (1 + 3), "a TLS handshake fails before it asks"
+    assert (answer["list"], answer["asked"]) == (frozen["list"], 8), "403, private, reset and TLS may have passed"
+    assert len(server.requests()) == asked + 2 * (1 + 1 + 3), "a TLS handshake fails before it asks"
 
 
 def test_a_limit_is_widened_without_asking_again(cli, laion, server):

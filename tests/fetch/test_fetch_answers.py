@@ -136,6 +136,7 @@ def test_nothing_private_is_reached_without_the_option(fetched, server):
         fetched(("a", "members", "JPEG"), allow_origin=None)
     assert "private 1" in str(caught.value)
     assert server.requests() == []
+    assert fetched(("a", "members", "JPEG"))[0].survival[0].survived == 1, "the option that the message names helps"
 
 
 def test_placeholders_and_what_is_seen_twice_are_left_out(fetched, monkeypatch, server):
