@@ -106,13 +106,19 @@ class UrlList(Dataset):
         """The rows of `urls()`, checked.
 
         Raises:
-            UnavailableError: There is none, or an id occurs twice.
+            UnavailableError: There is none, an id occurs twice, or an id or url is no text that can be written.
         """
         found = self.urls()
         if not found:
             raise UnavailableError(f"dataset {self.spec}", "its list of urls is empty", "check the list")
         if len({link.id for link in found}) < len(found):
             raise UnavailableError(f"dataset {self.spec}", "an id occurs twice in its list", "correct the list")
+        for row, link in enumerate(found, 1):
+            try:
+                (link.id + link.url).encode()
+            except UnicodeEncodeError as error:
+                why = f"row {row} of its list, {link.id!a}: {link.url!a} is no text: {error.reason}"
+                raise UnavailableError(f"dataset {self.spec}", why, "correct the list") from error
         return found
 
     @cached_property

@@ -99,6 +99,7 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
         (["laion-my"], 2, "unknown dataset 'laion-my'", "list"),
         (["urls:list", "--allow-origin", "localhost"], 2, "not HOST:PORT", "--allow-origin 127.0.0.1:8000"),
         (["urls:empty"], 3, "its list of urls is empty", "check"),
+        (["urls:surrogate"], 3, "row 2 of its list, 'b': 'http://a.test/\\ud800' is no text", "correct the list"),
         (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--allow-origin HOST:PORT"),
         ([], 2, "nothing to fetch is named", "mia-bench fetch --weights TARGET"),
         (["urls:list", "--weights", "tiny"], 2, "one after the other", "mia-bench fetch DATASET"),
@@ -109,6 +110,7 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
 def test_mistakes(cli, tmp_path, arguments, status, said, fix):
     listed(tmp_path / "private", [["a", "members", "http://127.0.0.1:9/a.jpg"]])
     listed(tmp_path / "empty", [])
+    listed(tmp_path / "surrogate", [["a", "members", "http://a.test/1"], ["b", "members", "http://a.test/\ud800"]])
     done = cli("fetch", *arguments, "-p", urlplugin.__file__)
     *_, first, second = done.err.splitlines()
     assert done.status == status, done.all
