@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import httpcore2
@@ -102,13 +104,49 @@ def parse_origin(text: str) -> tuple[str, int]:
     return bare.lower(), int(port)
 
 
+class Resolvers(Executor):
+    """Daemon threads: unlike a pool's, none that waits for the resolver keeps the process from ending.
+
+    Args:
+        count: At most so many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._threads: list[Thread] = []
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._tasks.put((future, lambda: function(*args, **kwargs)))
+        if len(self._threads) < self._count:
+            self._threads.append(Thread(target=self._work, name="resolver", daemon=True))
+            self._threads[-1].start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the threads end once each has nothing more to do; none is waited for."""
+        for _ in self._threads:
+            self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, call = task
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(call())
+            except BaseException as error:
+                future.set_exception(error)
+
+
 class Guard(httpcore2.AsyncNetworkBackend):
     """Opens connections: resolves the name itself, and connects to an address it has checked.
 
     So a name that resolves to something else a moment later, or a redirect, leads nowhere it should not.
 
     Args:
-        resolvers: Threads that wait for the resolver.
+        resolvers: Wait for the resolver, `Resolvers` in a process that may be asked to end meanwhile.
         allowed: Host and port of the one origin that is not checked.
     """
 

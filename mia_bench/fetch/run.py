@@ -21,6 +21,7 @@ from mia_bench.engine.blame import blaming
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.fetch.client import WAITS, Answer, Client
+from mia_bench.fetch.guard import Resolvers
 from mia_bench.fetch.hosts import Host, Job, Turns, host_of, jobs_of
 from mia_bench.fetch.images import Images, RejectedError
 from mia_bench.fetch.ledger import Ledger, Row, settled, writing
@@ -217,7 +218,7 @@ class _Fetcher:
         turns = Turns(jobs, options.per_host)
         self.left += sum(turns.rest(turns.host(name)) for name in self.resting)
         workers = min(options.workers, len(jobs))
-        resolvers = ThreadPoolExecutor(workers, "resolver")
+        resolvers = Resolvers(workers)
         self.decoders = ThreadPoolExecutor(min(2, os.cpu_count() or 1), "decoder")  # each may hold a large image
         self.client = Client(resolvers, workers, options.per_host, options.timeout, options.allow_origin)
         tasks = [asyncio.create_task(self._work(turns)) for _ in range(workers)]
@@ -231,7 +232,7 @@ class _Fetcher:
                 task.cancel()
             await asyncio.gather(ended, *tasks, return_exceptions=True)
             self.decoders.shutdown(cancel_futures=True)
-            resolvers.shutdown(wait=False, cancel_futures=True)  # a resolver may take long to give up
+            resolvers.shutdown()
             with contextlib.suppress(Exception):
                 await self.client.close()
 

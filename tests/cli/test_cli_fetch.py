@@ -180,6 +180,22 @@ def test_ctrl_c_leaves_what_can_be_resumed(tmp_path, server):
     assert (answer["asked"], answer["lost"]) == (4, {"slow": 4})
 
 
+def test_ctrl_c_does_not_wait_for_a_resolver_that_hangs(tmp_path):
+    listed(tmp_path / "list", [["a", "members", "http://slow.test/a.jpg"]])
+    code = (
+        "import socket, sys, time\n"
+        "def slow(*args, **options):\n    print('asked', flush=True)\n    time.sleep(30)\n"
+        "socket.getaddrinfo = slow\n"
+        "from mia_bench.cli import main\nmain()"
+    )
+    command = [sys.executable, "-c", code, "fetch", "urls:list", "-p", urlplugin.__file__]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "interrupted: 0 of 1 urls" in err, err
+
+
 def _lines(path):
     return len(path.read_text().splitlines())
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mia_bench.fetch import guard
-from mia_bench.fetch.guard import Guard, RefusedError, UnresolvedError, is_public, parse_origin
+from mia_bench.fetch.guard import Guard, RefusedError, Resolvers, UnresolvedError, is_public, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -156,3 +157,18 @@ def test_a_name_without_an_address():
 def test_a_socket_file_is_refused():
     with ThreadPoolExecutor(1) as pool, pytest.raises(RefusedError):
         asyncio.run(Guard(pool).connect_unix_socket("/run/docker.sock"))
+
+
+def test_resolvers_are_at_most_so_many_and_end():
+    resolvers, gate = Resolvers(2), threading.Event()
+    began = [resolvers.submit(gate.wait, 10) for _ in range(3)]
+    cancelled, failing = resolvers.submit(gate.wait), resolvers.submit(int, "x")
+    threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+    assert cancelled.cancel() and len(threads) == 2 and all(thread.daemon for thread in threads)
+    gate.set()
+    assert [future.result(5) for future in began] == [True] * 3
+    assert isinstance(failing.exception(5), ValueError)
+    resolvers.shutdown()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
