@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,7 +108,7 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
         for half in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
             half.unlink(missing_ok=True)
         rows = ledger.rows()
-        fetcher = _Fetcher(ledger, images, options, watch, rows.keys())
+        fetcher = _Fetcher(ledger, images, options, watch, rows)
         taken: set[str] = set()
         limits: Mapping[str, int | None] = dict.fromkeys(kinds, options.survivors or options.limit)
         asked = 0
@@ -203,7 +203,7 @@ class _Fetcher:
     """One run over some urls."""
 
     def __init__(
-        self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Collection[str]
+        self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Mapping[str, Row]
     ) -> None:
         self.ledger, self.images, self.options, self.watch, self.known = ledger, images, options, watch, known
         self.hashes = HashCache()
@@ -307,8 +307,9 @@ class _Fetcher:
                 "attempts": job.attempts,
                 "time": _now(),
             }
-            row = Row.model_validate(facts | found)
-            self.ledger.append(row)
+            row, earlier = Row.model_validate(facts | found), self.known.get(link.id)
+            if job.attempts or earlier is None or not earlier.error:  # else it was not asked now, and its row stays
+                self.ledger.append(row)
             self.watch.step(row)
 
 

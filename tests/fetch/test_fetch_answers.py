@@ -218,6 +218,16 @@ def test_urls_of_a_host_that_is_down_are_no_tries(fetched, server):
     assert (members.urls, members.tried, members.survived) == (21, len(asked), 1) and 6 <= len(asked) <= 8
 
 
+def test_a_url_that_was_tried_stays_so_when_its_host_is_down(fetched, server):
+    names = sorted((f"n{n}" for n in range(20)), key=survivors.hashed)
+    urls = [(name, "members", f"http://dead.invalid/{name}") for name in names[1:]]
+    _, before, _ = fetched((names[0], "members", "JPEG"), urls=urls, limit=5)
+    assert sum(row.attempts > 0 for row in before.values()) == 5
+    result, after, _ = fetched((names[0], "members", "JPEG"), urls=urls)
+    assert {name: after[name] for name in before} == before and len(after) == 20
+    assert result.survival[0].tried == sum(row.attempts > 0 for row in after.values()) >= 10
+
+
 @pytest.mark.parametrize("kind", ["dead", "dead-host"])
 def test_a_host_is_not_blamed_for_where_it_redirects_to(fetched, server, kind, monkeypatch):
     resolve = guard._resolve

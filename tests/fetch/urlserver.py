@@ -110,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
                 "small": lambda: self.send(picture(name, "PNG", 48)),
                 "503-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=503),
                 "503-twice": lambda: self.send(jpeg) if seen > 2 else self.send(status=503),
+                "403-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=403),
                 "429-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=429, Retry_After="1"),
                 "429-long": lambda: self.send(status=429, Retry_After="86400"),
                 "404-long": lambda: self.send(status=404, Retry_After="3600"),
