@@ -243,26 +243,30 @@ class _Fetcher:
                 self._record(job, Answer(job.url, error="host-down", note=f"{host.name} did not answer before"))
                 turns.done(host)
                 continue
-            job.attempts += 1
-            answer = await self.client.get(job.url, turns.wait)
-            at = turns.host(host_of(answer.final_url))  # the host that answered, or did not
-            if answer.error != WAITS:
-                self._note(host, at, job, answer)
-                if answer.wait and answer.wait > MAX_WAIT_S:
-                    self.left += turns.rest(at)
-                    self.resting.add(at.name)
-                elif answer.wait:
-                    at.ready = max(at.ready, monotonic() + answer.wait)
-            wait = BACKOFF_S * 4 ** (job.attempts - 1) if answer.wait is None else answer.wait
-            wait = max(wait, turns.wait(host.name))
-            if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not (host.down or at.down):
-                turns.again(host, job, wait)
-                continue
-            if answer.error == WAITS:
-                self.left += 1
-            else:
-                await self._keep(job, answer)
-            turns.done(host)
+            async with contextlib.AsyncExitStack() as held:
+                await self._ask(turns, host, job, held)
+
+    async def _ask(self, turns: Turns, host: Host, job: Job, held: contextlib.AsyncExitStack) -> None:
+        job.attempts += 1
+        answer = await self.client.get(job.url, held, turns.wait)
+        at = turns.host(host_of(answer.final_url))  # the host that answered, or did not
+        if answer.error != WAITS:
+            self._note(host, at, job, answer)
+            if answer.wait and answer.wait > MAX_WAIT_S:
+                self.left += turns.rest(at)
+                self.resting.add(at.name)
+            elif answer.wait:
+                at.ready = max(at.ready, monotonic() + answer.wait)
+        wait = BACKOFF_S * 4 ** (job.attempts - 1) if answer.wait is None else answer.wait
+        wait = max(wait, turns.wait(host.name))
+        if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not (host.down or at.down):
+            turns.again(host, job, wait)
+            return
+        if answer.error == WAITS:
+            self.left += 1
+        else:
+            await self._keep(job, answer)
+        turns.done(host)
 
     def _note(self, host: Host, at: Host, job: Job, answer: Answer) -> None:
         """Whether hosts, and the network, can be reached at all; one that redirects elsewhere was reached."""

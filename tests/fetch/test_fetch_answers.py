@@ -3,6 +3,7 @@
 import hashlib
 import io
 import socket
+import time
 from datetime import datetime
 
 import pytest
@@ -12,7 +13,8 @@ from urlserver import CERTIFICATE, picture
 
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, SampleError, UnavailableError
-from mia_bench.fetch import guard, run, survivors
+from mia_bench.fetch import client, guard, run, survivors
+from mia_bench.fetch.images import Images
 from mia_bench.near import dhash
 
 GOOD = ["JPEG", "PNG", "WEBP", "GIF", "liar", "503-then", "503-twice", "reset-then", "chain", "packed", "indexed"]
@@ -166,6 +168,31 @@ def test_a_host_is_asked_by_few_at_a_time_and_told_who_asks(fetched, server):
     fetched(*((f"{n}", "members", "busy") for n in range(12)), per_host=2)
     assert server.most == 2
     assert all(headers["User-Agent"].startswith("mia-bench/") for *_, headers in server.asked)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "packed"])
+def test_few_large_bodies_are_in_memory_at_once(fetched, monkeypatch, kind):
+    held, most, get, keep = set(), [], client.Client.get, Images.keep
+
+    async def counted(self, url, *rest):
+        answer = await get(self, url, *rest)
+        held.add(answer.body)
+        most.append(len(held))
+        return answer
+
+    def slow(self, body, content_type):
+        time.sleep(0.06)
+        held.discard(body)
+        return keep(self, body, content_type)
+
+    monkeypatch.setattr(client, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(client, "LARGE_AT_ONCE", 3)
+    monkeypatch.setattr(client.Client, "get", counted)
+    monkeypatch.setattr(Images, "keep", slow)
+    _, rows, _ = fetched(*((f"{n}", "members", kind) for n in range(24)), per_host=16, timeout=0.4)
+    assert {row.error for row in rows.values()} == {""}, "to wait for the others is not to be slow"
+    assert max(most) == 3
+    assert all(row.bytes > 1000 for row in rows.values())
 
 
 def test_a_host_that_asks_to_wait_is_left_alone_meanwhile(fetched, server):
