@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000  # beyond this a file is taken for a decompression bomb
 MAX_ASPECT = 50  # beyond this the short side cannot be brought to a model's resolution within bounded memory
+BAND = 2**20  # pixels that are converted at a time
 MIN_SIDE = 8  # smaller than one VAE cell: nothing of the image would be left
 
 # Pillow decodes these by itself; others run programs (EPS), or are never photographs.
@@ -78,7 +79,8 @@ def _open(source: Path | bytes) -> Image:
     with _header(source) as file:
         _check_shape(*file.size)
         file.load()
-        return to_rgb(ImageOps.exif_transpose(file))
+        ImageOps.exif_transpose(file, in_place=True)
+        return to_rgb(file)
 
 
 @contextmanager
@@ -100,24 +102,61 @@ def file_format(source: Path | bytes) -> str:
 
 
 def to_rgb(image: Image) -> Image:
-    """8-bit RGB: 16-bit scaled, transparency over white."""
-    import numpy as np
+    """8-bit RGB: 16-bit scaled, transparency over white.
+
+    What goes by way of a wider form goes there band by band, so a large image takes little more than itself and the
+    result.
+    """
     from PIL import Image as pil
 
     if image.mode.startswith("I") or image.mode == "F":
-        values: Any = np.asarray(image, dtype=np.float64)
+        part = _greyed(image)
+    elif image.has_transparency_data:
+        part = _over_white
+    else:
+        return image.convert("RGB")
+    made = pil.new("RGB", image.size)
+    for top, band in _bands(image):
+        made.paste(part(band).convert("RGB"), (0, top))
+    return made
+
+
+def _bands(image: Image) -> Iterator[tuple[int, Image]]:
+    """The first row of each band, and the band."""
+    width, height = image.size
+    rows = max(1, BAND // max(1, width))
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
+
+
+def _greyed(image: Image) -> Callable[[Image], Image]:
+    """How a band of an image of wide numbers becomes 8-bit grey: by the range of the whole."""
+    import numpy as np
+    from PIL import Image as pil
+
+    highest = 0.0
+    for _, band in _bands(image):
+        values = np.asarray(band, dtype=np.float64)
         if not np.isfinite(values).all():
             raise ValueError("pixels that are not numbers")
-        if image.mode == "F":
-            values = values * (255.0 if values.max(initial=0.0) <= 1.0 else 1.0)
-        else:
-            values = values / (257.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0)
-        image = pil.fromarray(values.clip(0, 255).round().astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = pil.new("RGBA", image.size, "white")
-        image = pil.alpha_composite(white, image)
-    return image.convert("RGB")
+        highest = max(highest, values.max(initial=0.0))
+    if image.mode == "F":
+        factor, divisor = (255.0 if highest <= 1.0 else 1.0), 1.0
+    else:
+        factor, divisor = 1.0, (257.0 if image.mode.startswith("I;16") or highest > 255 else 1.0)
+
+    def part(band: Image) -> Image:
+        values = np.asarray(band, dtype=np.float64) * factor / divisor
+        return pil.fromarray(values.clip(0, 255).round().astype(np.uint8))
+
+    return part
+
+
+def _over_white(band: Image) -> Image:
+    from PIL import Image as pil
+
+    band = band.convert("RGBA")
+    return pil.alpha_composite(pil.new("RGBA", band.size, "white"), band)
 
 
 def to_pixels(image: Image, size: int) -> Any:

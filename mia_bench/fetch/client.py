@@ -8,8 +8,9 @@ import ssl
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
@@ -21,10 +22,13 @@ from mia_bench.errors import brief
 from mia_bench.fetch.guard import Guard, RefusedError, UnresolvedError
 
 MAX_BYTES = 32 * 2**20  # of a body, packed and unpacked
+LARGE_BYTES = 2**20  # of a body that few may have in memory at once; the others, one for each connection
+LARGE_AT_ONCE = 8
 MAX_REDIRECTS = 5
 CONNECT_S = 10.0  # for one address, handshake included
 REDIRECTS = {301, 302, 303, 307, 308}
 OPT_OUT = re.compile(r"\bno(image)?ai\b", re.IGNORECASE)  # whichever crawler it is said to
+WAITS = "waits"  # a redirect to a host that asked to wait; no answer of its own
 PACKED = {"gzip", "x-gzip", "deflate"}
 
 
@@ -39,7 +43,7 @@ class Answer:
         body: The whole body, unpacked; empty unless `error` is.
         error: Why there is no body, in a word; empty if there is one.
         note: The same in a line.
-        wait: Seconds that the server asks to wait.
+        wait: Seconds that the server asks to wait; None if it does not, or if asking again would not help.
         temporary: Whether asking again soon may help.
     """
 
@@ -81,6 +85,7 @@ class Client:
             max_connections=connections,
             keepalive_expiry=5.0,
         )
+        self.large = asyncio.Semaphore(LARGE_AT_ONCE)
         self.slots: defaultdict[bytes, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(per_host))
         agent = f"mia-bench/{version('mia-bench')} (membership-inference research; honours X-Robots-Tag: noai)"
         # Packed bodies are not asked for: images are packed already.
@@ -89,17 +94,25 @@ class Client:
     async def close(self) -> None:
         await self.pool.aclose()
 
-    async def get(self, url: str) -> Answer:
-        """Ask a url and follow its redirects."""
+    async def get(self, url: str, held: AsyncExitStack, wait: Callable[[str], float] = lambda host: 0.0) -> Answer:
+        """Ask a url and follow its redirects.
+
+        Args:
+            url: Whatever the list has.
+            held: Closed once the body is no longer needed: until then, a large one counts as in memory.
+            wait: Seconds until a host may be asked; a redirect to one that may not be is not followed.
+        """
         answer = Answer(url)
-        for _ in range(MAX_REDIRECTS + 1):
+        for hop in range(MAX_REDIRECTS + 1):
             try:
                 parsed = httpx2.URL(answer.final_url.strip()).copy_with(fragment=None)
                 if parsed.scheme not in ("http", "https"):
                     return replace(answer, error="scheme", note=f"{parsed.scheme or 'no'} scheme")
                 if not parsed.host or not 0 < (parsed.port or 80) < 65536:
                     raise ValueError("no host, or no port that exists")
-                answer, location = await self._ask(parsed)
+                if hop and (seconds := wait(parsed.netloc.decode("ascii"))):
+                    return replace(answer, error=WAITS, wait=seconds, temporary=True)
+                answer, location = await self._ask(parsed, held)
                 if location is None:
                     return answer
                 answer = replace(answer, final_url=str(parsed.join(location)))
@@ -107,7 +120,7 @@ class Client:
                 return replace(answer, error="bad-url", note=brief(error))
         return replace(answer, error="redirects", note=f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, url: httpx2.URL) -> tuple[Answer, str | None]:
+    async def _ask(self, url: httpx2.URL, held: AsyncExitStack) -> tuple[Answer, str | None]:
         """One request: its answer, and where it redirects to."""
         answer = Answer(str(url))
         target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
@@ -116,7 +129,7 @@ class Client:
         async with self.slots[url.netloc]:
             try:
                 async with (
-                    asyncio.timeout(self.timeout),
+                    asyncio.timeout(self.timeout) as limit,
                     self.pool.stream("GET", target, headers=headers, extensions=extensions) as response,
                 ):
                     fields = httpx2.Headers(response.headers)
@@ -127,10 +140,10 @@ class Client:
                     if response.status in REDIRECTS and "location" in fields:
                         return answer, fields["location"]
                     if response.status != 200:
-                        wait = retry_after(fields.get("retry-after", ""))
                         soon = response.status in (408, 425, 429) or response.status >= 500
+                        wait = retry_after(fields.get("retry-after", "")) if soon else None
                         return replace(answer, error=f"http-{response.status}", wait=wait, temporary=soon), None
-                    return await _read(answer, response, fields), None
+                    return await _read(answer, response, fields, lambda: self._enlarge(held, limit)), None
             except TimeoutError:
                 error = "slow" if answer.status else "timeout"
                 return replace(answer, error=error, note=f"over {self.timeout:g} s", temporary=not answer.status), None
@@ -138,9 +151,20 @@ class Client:
                 word, temporary = _fault(error, answer.status is not None)
                 return replace(answer, error=word, note=brief(error), temporary=temporary), None
 
+    async def _enlarge(self, held: AsyncExitStack, limit: asyncio.Timeout) -> None:
+        """Wait until one more large body may be in memory, which is no time that the server takes."""
+        loop, until = asyncio.get_running_loop(), limit.when()
+        assert until is not None
+        left = until - loop.time()
+        limit.reschedule(None)
+        await held.enter_async_context(self.large)
+        limit.reschedule(loop.time() + left)
 
-async def _read(answer: Answer, response: httpcore2.Response, fields: Mapping[str, str]) -> Answer:
-    """The answer with its body, or with why it has none."""
+
+async def _read(
+    answer: Answer, response: httpcore2.Response, fields: Mapping[str, str], enlarge: Callable[[], Awaitable[None]]
+) -> Answer:
+    """The answer with its body, or with why it has none; `enlarge` waits until the body may be a large one."""
     too_big = replace(answer, error="too-big", note=f"more than {MAX_BYTES:,} bytes")
     length = fields.get("content-length", "")
     if length.isdecimal() and int(length) > MAX_BYTES:
@@ -149,8 +173,11 @@ async def _read(answer: Answer, response: httpcore2.Response, fields: Mapping[st
     if packing not in {"", "identity", *PACKED}:
         return replace(answer, error="encoding", note=f"content-encoding {packing[:40]}")
     unpack = zlib.decompressobj(wbits=47) if packing in PACKED else None  # 47: gzip or zlib, as the first bytes say
-    body, arrived = bytearray(), 0
+    body, arrived, large = bytearray(), 0, False
     async for chunk in response.aiter_stream():
+        if not large and (unpack or arrived + len(chunk) > LARGE_BYTES):  # a few packed bytes may be many
+            await enlarge()
+            large = True
         arrived += len(chunk)
         body += unpack.decompress(chunk, MAX_BYTES + 1 - len(body)) if unpack else chunk
         if max(arrived, len(body)) > MAX_BYTES:

@@ -7,8 +7,10 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from time import monotonic
-from urllib.parse import urlsplit
+
+import httpx2
 
 from mia_bench.fetch.links import Link
 
@@ -30,7 +32,7 @@ class Host:
 
     name: str
     jobs: deque[Job] = field(default_factory=deque)
-    ready: float = 0.0  # on the monotonic clock
+    ready: float = 0.0  # on the monotonic clock; infinity if it is to be asked no more
     failures: int = 0
 
     @property
@@ -55,13 +57,21 @@ class Turns:
         self._order = itertools.count()
         self._queue: asyncio.PriorityQueue[tuple[float, int, Host]] = asyncio.PriorityQueue()
         for job in jobs:
-            host = self.hosts.setdefault(name := host_of(job.url), Host(name))
+            host = self.host(host_of(job.url))
             host.jobs.append(job)
             self.left += 1
             if len(host.jobs) <= per_host:
                 self._queue.put_nowait((0.0, next(self._order), host))
         if not self.left:
             self.ended.set()
+
+    def host(self, name: str) -> Host:
+        """What is known of a host, also of one that urls only redirect to."""
+        return self.hosts.setdefault(name, Host(name))
+
+    def wait(self, name: str) -> float:
+        """Seconds until a host may be asked: 0 for now, infinity for not in this run."""
+        return max(0.0, self.host(name).ready - monotonic())
 
     async def take(self) -> tuple[Host, Job]:
         """The next url, once its host may be asked. Each one taken is given back, by `done` or `again`."""
@@ -88,6 +98,7 @@ class Turns:
         """Ask a host no more; returns how many of its urls are left unasked."""
         dropped = len(host.jobs)
         host.jobs.clear()
+        host.ready = inf
         self._settle(dropped)
         return dropped
 
@@ -102,10 +113,10 @@ class Turns:
 
 
 def host_of(url: str) -> str:
-    """Host and port of a url; nothing if it has none that can be read."""
+    """Host and port of a url, as those of its connections are named; nothing if it has none that can be read."""
     try:
-        return urlsplit(url.strip()).netloc.rpartition("@")[2].lower()
-    except ValueError:
+        return httpx2.URL(url.strip()).netloc.decode("ascii")
+    except (httpx2.InvalidURL, ValueError):
         return ""
 
 

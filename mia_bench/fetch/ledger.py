@@ -52,7 +52,7 @@ class Row(BaseModel):
 
 
 # Asking again, on another day, would hardly help.
-SETTLED = {"private", "scheme", "bad-url", "redirects", "noai", "encoding", "html", "not-image", "too-small", "too-big"}
+SETTLED = {"scheme", "bad-url", "redirects", "noai", "encoding", "html", "not-image", "too-small", "too-big"}
 UNSETTLED_STATUS = {403, 408, 425, 429}  # refusals that may be of the day
 
 

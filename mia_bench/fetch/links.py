@@ -16,6 +16,7 @@ from mia_bench.cache import cache_folder
 from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.fetch.images import Images, open_kept
+from mia_bench.fetch.ledger import Ledger, settled
 from mia_bench.fetch.survivors import Frozen, Survival, frozen, hashed, recorded
 
 
@@ -106,13 +107,19 @@ class UrlList(Dataset):
         """The rows of `urls()`, checked.
 
         Raises:
-            UnavailableError: There is none, or an id occurs twice.
+            UnavailableError: There is none, an id occurs twice, or an id or url is no text that can be written.
         """
         found = self.urls()
         if not found:
             raise UnavailableError(f"dataset {self.spec}", "its list of urls is empty", "check the list")
         if len({link.id for link in found}) < len(found):
             raise UnavailableError(f"dataset {self.spec}", "an id occurs twice in its list", "correct the list")
+        for row, link in enumerate(found, 1):
+            try:
+                (link.id + link.url).encode()
+            except UnicodeEncodeError as error:
+                why = f"row {row} of its list, {link.id!a}: {link.url!a} is no text: {error.reason}"
+                raise UnavailableError(f"dataset {self.spec}", why, "correct the list") from error
         return found
 
     @cached_property
@@ -157,7 +164,7 @@ class UrlList(Dataset):
         if not offline():
             self.download()
         counts = self.survival()
-        if counts and all(c.tried == c.urls or (limit is not None and c.survived >= limit) for c in counts):
+        if counts and self._suffices(counts, limit):
             return
         what = f"dataset {self.spec}"
         if counts and offline():
@@ -167,6 +174,15 @@ class UrlList(Dataset):
         if counts:
             instead = f"--dataset {self.listed(recorded(self.folder)['list'])} does with what is"
         fetch(self, FetchOptions(survivors=limit, allow_origin=allow_origin), Logged(what, instead))
+
+    def _suffices(self, counts: Iterable[Survival], limit: int | None) -> bool:
+        """Whether there is as much as was asked for, or no more that a run should ask for."""
+        short = {c.kind for c in counts if (c.tried < c.urls if limit is None else c.survived < limit)}
+        rows = Ledger(self.folder / "ledger.jsonl").rows() if short else {}
+        known = [rows.get(link.id) for link in self.links if link.kind in short]
+        if limit is None:  # all there is, after one pass; another is for `mia-bench fetch`
+            return None not in known
+        return all(row is not None and (not row.error or settled(row)) for row in known)
 
     def samples(self) -> Sequence[Sample]:
         links, images = {link.id: link for link in self.links}, Images(self.folder / "images")

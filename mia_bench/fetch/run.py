@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from mia_bench.engine.blame import blaming
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, UnavailableError, UsageError
-from mia_bench.fetch.client import Answer, Client
+from mia_bench.fetch.client import WAITS, Answer, Client
+from mia_bench.fetch.guard import Resolvers
 from mia_bench.fetch.hosts import Host, Job, Turns, host_of, jobs_of
 from mia_bench.fetch.images import Images, RejectedError
 from mia_bench.fetch.ledger import Ledger, Row, settled, writing
@@ -107,7 +108,7 @@ def fetch(dataset: UrlList, options: FetchOptions, watch: Watch) -> Fetched:
         for half in (*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")):  # of a killed fetch; nobody else writes here
             half.unlink(missing_ok=True)
         rows = ledger.rows()
-        fetcher = _Fetcher(ledger, images, options, watch, rows.keys())
+        fetcher = _Fetcher(ledger, images, options, watch, rows)
         taken: set[str] = set()
         limits: Mapping[str, int | None] = dict.fromkeys(kinds, options.survivors or options.limit)
         asked = 0
@@ -202,7 +203,7 @@ class _Fetcher:
     """One run over some urls."""
 
     def __init__(
-        self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Collection[str]
+        self, ledger: Ledger, images: Images, options: FetchOptions, watch: Watch, known: Mapping[str, Row]
     ) -> None:
         self.ledger, self.images, self.options, self.watch, self.known = ledger, images, options, watch, known
         self.hashes = HashCache()
@@ -214,10 +215,10 @@ class _Fetcher:
     async def run(self, jobs: Sequence[Job]) -> None:
         """Ask them all; `left` counts those that are left for the next run."""
         options = self.options
-        turns = Turns((job for job in jobs if host_of(job.url) not in self.resting), options.per_host)
-        self.left += len(jobs) - turns.left
+        turns = Turns(jobs, options.per_host)
+        self.left += sum(turns.rest(turns.host(name)) for name in self.resting)
         workers = min(options.workers, len(jobs))
-        resolvers = ThreadPoolExecutor(workers, "resolver")
+        resolvers = Resolvers(workers)
         self.decoders = ThreadPoolExecutor(min(2, os.cpu_count() or 1), "decoder")  # each may hold a large image
         self.client = Client(resolvers, workers, options.per_host, options.timeout, options.allow_origin)
         tasks = [asyncio.create_task(self._work(turns)) for _ in range(workers)]
@@ -231,7 +232,7 @@ class _Fetcher:
                 task.cancel()
             await asyncio.gather(ended, *tasks, return_exceptions=True)
             self.decoders.shutdown(cancel_futures=True)
-            resolvers.shutdown(wait=False, cancel_futures=True)  # a resolver may take long to give up
+            resolvers.shutdown()
             with contextlib.suppress(Exception):
                 await self.client.close()
 
@@ -242,26 +243,38 @@ class _Fetcher:
                 self._record(job, Answer(job.url, error="host-down", note=f"{host.name} did not answer before"))
                 turns.done(host)
                 continue
-            job.attempts += 1
-            answer = await self.client.get(job.url)
-            self._note(host, job, answer)
-            wait = answer.wait if answer.wait is not None else BACKOFF_S * 4 ** (job.attempts - 1)
-            if answer.wait and answer.wait > MAX_WAIT_S:
-                self.left += turns.rest(host)
-                self.resting.add(host.name)
-            elif answer.wait:
-                host.ready = max(host.ready, monotonic() + answer.wait)
-            if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not host.down:
-                turns.again(host, job, wait)
-                continue
-            await self._keep(job, answer)
-            turns.done(host)
+            async with contextlib.AsyncExitStack() as held:
+                await self._ask(turns, host, job, held)
 
-    def _note(self, host: Host, job: Job, answer: Answer) -> None:
-        """Whether the host, and the network, can be reached at all."""
+    async def _ask(self, turns: Turns, host: Host, job: Job, held: contextlib.AsyncExitStack) -> None:
+        job.attempts += 1
+        answer = await self.client.get(job.url, held, turns.wait)
+        at = turns.host(host_of(answer.final_url))  # the host that answered, or did not
+        if answer.error != WAITS:
+            self._note(host, at, job, answer)
+            if answer.wait and answer.wait > MAX_WAIT_S:
+                self.left += turns.rest(at)
+                self.resting.add(at.name)
+            elif answer.wait:
+                at.ready = max(at.ready, monotonic() + answer.wait)
+        wait = BACKOFF_S * 4 ** (job.attempts - 1) if answer.wait is None else answer.wait
+        wait = max(wait, turns.wait(host.name))
+        if answer.temporary and job.attempts < ATTEMPTS and wait <= MAX_WAIT_S and not (host.down or at.down):
+            turns.again(host, job, wait)
+            return
+        if answer.error == WAITS:
+            self.left += 1
+        else:
+            await self._keep(job, answer)
+        turns.done(host)
+
+    def _note(self, host: Host, at: Host, job: Job, answer: Answer) -> None:
+        """Whether hosts, and the network, can be reached at all; one that redirects elsewhere was reached."""
         through = answer.error not in UNREACHED and answer.error != "slow"
-        host.failures = 0 if through else host.failures + 1
-        if answer.error not in UNREACHED:
+        host.failures = 0 if through or at is not host else host.failures + 1
+        if at is not host:
+            at.failures = 0 if through else at.failures + 1
+        if answer.error not in UNREACHED or at is not host:
             self.reached = True
         elif not self.reached and job.links[0].id not in self.known:  # a url that failed before says nothing
             self.unreached.append(host.name)
@@ -298,8 +311,9 @@ class _Fetcher:
                 "attempts": job.attempts,
                 "time": _now(),
             }
-            row = Row.model_validate(facts | found)
-            self.ledger.append(row)
+            row, earlier = Row.model_validate(facts | found), self.known.get(link.id)
+            if job.attempts or earlier is None or not earlier.error:  # else it was not asked now, and its row stays
+                self.ledger.append(row)
             self.watch.step(row)
 
 

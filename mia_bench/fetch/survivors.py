@@ -90,13 +90,15 @@ def survival(kinds: Mapping[str, int], rows: Iterable[Row], verdicts: Mapping[st
 
     Args:
         kinds: Urls in the list, by class.
-        rows: What was asked.
+        rows: Of the ledger.
         verdicts: As `judge` gives them.
     """
     from mia_bench.metrics.intervals import wilson
 
     tried, survived = Counter[str](), Counter[str]()
     for row in rows:
+        if not row.attempts:  # its host was down; that says nothing of the image
+            continue
         tried[row.kind] += 1
         survived[row.kind] += not verdicts[row.id]
     made = []

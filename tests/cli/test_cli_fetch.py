@@ -78,8 +78,8 @@ def test_fetch_and_run(cli, laion, server, tmp_path):
     asked = len(server.requests())
     again = cli(*fetch, "--json")
     answer = json.loads(again.out)
-    assert (answer["list"], answer["asked"]) == (frozen["list"], 6), "403, reset and TLS may have passed"
-    assert len(server.requests()) == asked + 2 * (1 + 3), "a TLS handshake fails before it asks"
+    assert (answer["list"], answer["asked"]) == (frozen["list"], 8), "403, private, reset and TLS may have passed"
+    assert len(server.requests()) == asked + 2 * (1 + 1 + 3), "a TLS handshake fails before it asks"
 
 
 def test_a_limit_is_widened_without_asking_again(cli, laion, server):
@@ -99,6 +99,7 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
         (["laion-my"], 2, "unknown dataset 'laion-my'", "list"),
         (["urls:list", "--allow-origin", "localhost"], 2, "not HOST:PORT", "--allow-origin 127.0.0.1:8000"),
         (["urls:empty"], 3, "its list of urls is empty", "check"),
+        (["urls:surrogate"], 3, "row 2 of its list, 'b': 'http://a.test/\\ud800' is no text", "correct the list"),
         (["urls:private"], 5, "none of its 1 urls gave an image: private 1", "--allow-origin HOST:PORT"),
         ([], 2, "nothing to fetch is named", "mia-bench fetch --weights TARGET"),
         (["urls:list", "--weights", "tiny"], 2, "one after the other", "mia-bench fetch DATASET"),
@@ -109,6 +110,7 @@ def test_a_limit_is_widened_without_asking_again(cli, laion, server):
 def test_mistakes(cli, tmp_path, arguments, status, said, fix):
     listed(tmp_path / "private", [["a", "members", "http://127.0.0.1:9/a.jpg"]])
     listed(tmp_path / "empty", [])
+    listed(tmp_path / "surrogate", [["a", "members", "http://a.test/1"], ["b", "members", "http://a.test/\ud800"]])
     done = cli("fetch", *arguments, "-p", urlplugin.__file__)
     *_, first, second = done.err.splitlines()
     assert done.status == status, done.all
@@ -176,6 +178,22 @@ def test_ctrl_c_leaves_what_can_be_resumed(tmp_path, server):
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert (answer["asked"], answer["lost"]) == (4, {"slow": 4})
+
+
+def test_ctrl_c_does_not_wait_for_a_resolver_that_hangs(tmp_path):
+    listed(tmp_path / "list", [["a", "members", "http://slow.test/a.jpg"]])
+    code = (
+        "import socket, sys, time\n"
+        "def slow(*args, **options):\n    print('asked', flush=True)\n    time.sleep(30)\n"
+        "socket.getaddrinfo = slow\n"
+        "from mia_bench.cli import main\nmain()"
+    )
+    command = [sys.executable, "-c", code, "fetch", "urls:list", "-p", urlplugin.__file__]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "asked\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "interrupted: 0 of 1 urls" in err, err
 
 
 def _lines(path):

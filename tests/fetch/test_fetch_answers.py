@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import socket
+import time
 from datetime import datetime
 
 import pytest
@@ -11,7 +13,8 @@ from urlserver import CERTIFICATE, picture
 
 from mia_bench.engine.hashes import HashCache
 from mia_bench.errors import NothingError, SampleError, UnavailableError
-from mia_bench.fetch import run, survivors
+from mia_bench.fetch import client, guard, run, survivors
+from mia_bench.fetch.images import Images
 from mia_bench.near import dhash
 
 GOOD = ["JPEG", "PNG", "WEBP", "GIF", "liar", "503-then", "503-twice", "reset-then", "chain", "packed", "indexed"]
@@ -135,6 +138,7 @@ def test_nothing_private_is_reached_without_the_option(fetched, server):
         fetched(("a", "members", "JPEG"), allow_origin=None)
     assert "private 1" in str(caught.value)
     assert server.requests() == []
+    assert fetched(("a", "members", "JPEG"))[0].survival[0].survived == 1, "the option that the message names helps"
 
 
 def test_placeholders_and_what_is_seen_twice_are_left_out(fetched, monkeypatch, server):
@@ -166,6 +170,31 @@ def test_a_host_is_asked_by_few_at_a_time_and_told_who_asks(fetched, server):
     assert all(headers["User-Agent"].startswith("mia-bench/") for *_, headers in server.asked)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "packed"])
+def test_few_large_bodies_are_in_memory_at_once(fetched, monkeypatch, kind):
+    held, most, get, keep = set(), [], client.Client.get, Images.keep
+
+    async def counted(self, url, *rest):
+        answer = await get(self, url, *rest)
+        held.add(answer.body)
+        most.append(len(held))
+        return answer
+
+    def slow(self, body, content_type):
+        time.sleep(0.06)
+        held.discard(body)
+        return keep(self, body, content_type)
+
+    monkeypatch.setattr(client, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(client, "LARGE_AT_ONCE", 3)
+    monkeypatch.setattr(client.Client, "get", counted)
+    monkeypatch.setattr(Images, "keep", slow)
+    _, rows, _ = fetched(*((f"{n}", "members", kind) for n in range(24)), per_host=16, timeout=0.4)
+    assert {row.error for row in rows.values()} == {""}, "to wait for the others is not to be slow"
+    assert max(most) == 3
+    assert all(row.bytes > 1000 for row in rows.values())
+
+
 def test_a_host_that_asks_to_wait_is_left_alone_meanwhile(fetched, server):
     _, rows, _ = fetched(("first", "members", "429-then"), *((f"{n}", "members", "JPEG") for n in range(8)), per_host=1)
     assert {row.error for row in rows.values()} == {""}
@@ -188,6 +217,13 @@ def test_a_host_that_asks_to_wait_for_long_is_left_for_the_next_run(fetched, ser
     assert [path.split("/")[1] for path in server.requests()] == [*order[before + 1 :], "wait"]
 
 
+def test_an_answer_that_is_final_makes_nobody_wait(fetched, server):
+    names = sorted((f"n{n}" for n in range(6)), key=survivors.hashed)
+    kinds = zip(names, ["404-long", *["JPEG"] * 5], strict=True)
+    result, rows, _ = fetched(*((name, "members", kind) for name, kind in kinds), per_host=1)
+    assert (result.left, [rows[name].error for name in names]) == (0, ["http-404"] + [""] * 5)
+
+
 def test_a_host_that_is_down_costs_few_attempts(fetched, server):
     kinds = [(f"{n}", "members", "silent") for n in range(20)]
     port = _closed_port()
@@ -200,9 +236,85 @@ def test_a_host_that_is_down_costs_few_attempts(fetched, server):
     assert sum(row.attempts for row in watch.rows) <= 7
 
 
-def _closed_port():
-    import socket
+def test_urls_of_a_host_that_is_down_are_no_tries(fetched, server):
+    dead = [(f"{n}", "members", f"http://dead.invalid/{n}") for n in range(20)]
+    result, rows, _ = fetched(("good", "members", "JPEG"), urls=dead)
+    asked = [row for row in rows.values() if row.attempts]
+    assert {row.error for row in rows.values() if row not in asked} == {"host-down"} and len(rows) == 21
+    (members,) = result.survival
+    assert (members.urls, members.tried, members.survived) == (21, len(asked), 1) and 6 <= len(asked) <= 8
 
+
+def test_a_url_that_was_tried_stays_so_when_its_host_is_down(fetched, server):
+    names = sorted((f"n{n}" for n in range(20)), key=survivors.hashed)
+    urls = [(name, "members", f"http://dead.invalid/{name}") for name in names[1:]]
+    _, before, _ = fetched((names[0], "members", "JPEG"), urls=urls, limit=5)
+    assert sum(row.attempts > 0 for row in before.values()) == 5
+    result, after, _ = fetched((names[0], "members", "JPEG"), urls=urls)
+    assert {name: after[name] for name in before} == before and len(after) == 20
+    assert result.survival[0].tried == sum(row.attempts > 0 for row in after.values()) >= 10
+
+
+@pytest.mark.parametrize("kind", ["dead", "dead-host"])
+def test_a_host_is_not_blamed_for_where_it_redirects_to(fetched, server, kind, monkeypatch):
+    resolve = guard._resolve
+
+    def busy(host, port):
+        if host.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        return resolve(host, port)
+
+    monkeypatch.setattr(guard, "_resolve", busy)
+    names = sorted((f"n{n}" for n in range(20)), key=survivors.hashed)
+    result, rows, _ = fetched(
+        *((name, "members", kind) for name in names[:8]), *((n, "members", "JPEG") for n in names[8:]), per_host=1
+    )
+    assert [rows[name].error for name in names] == ["dns"] * 8 + [""] * 12
+    assert result.survival[0].tried == 20
+    attempts = sum(rows[name].attempts for name in names[:8])
+    assert attempts == 24 if kind == "dead" else attempts <= 13, "where all lead to one host, it is known to be down"
+
+
+@pytest.fixture
+def open_world(monkeypatch):
+    monkeypatch.setattr("mia_bench.fetch.guard.is_public", lambda address: True)
+
+
+def test_it_is_the_host_that_asks_to_wait_that_is_left_alone(fetched, server, open_world):
+    names = sorted((f"n{n}" for n in range(9)), key=survivors.hashed)
+    other = f"http://localhost:{server.server_port}/theirs/JPEG"
+    kinds = ["localhost-429-long", *["JPEG"] * 6, "localhost-JPEG"]
+    rows = [(name, "members", kind) for name, kind in zip(names, kinds, strict=False)]
+    result, rows, _ = fetched(*rows, urls=[(names[8], "members", other)], per_host=1, workers=1)
+    assert [rows[name].error for name in names[:7]] == ["http-429"] + [""] * 6
+    assert "localhost" in rows[names[0]].final_url
+    assert len(server.requests("429-long")) == 2, "the redirect, and what it leads to"
+    theirs = [path for path, _, headers in server.asked if headers["Host"].startswith("localhost")]
+    assert theirs[-1].endswith("429-long"), "nothing was asked of that host later, not even through a redirect"
+    assert (result.left, set(rows)) == (2, set(names[:7]))
+
+
+def test_a_redirect_to_a_host_that_asks_to_wait_a_little_is_followed_later(fetched, server, open_world):
+    names = sorted(("a", "b"), key=survivors.hashed)
+    kinds = zip(names, ["localhost-429-then", "localhost-JPEG"], strict=True)
+    _, rows, _ = fetched(*((name, "members", kind) for name, kind in kinds), per_host=1, workers=1)
+    assert [rows[name].error for name in names] == ["", ""]
+    times = [at for path, at, headers in server.asked if headers["Host"].startswith("localhost")]
+    assert len(times) == 3 and times[1] - times[0] >= 0.99
+
+
+def test_a_host_is_one_however_its_urls_are_written():
+    urls = ["http://A.test/1", "http://a.test:80/2", "https://a.test:443/3", " http://user@a.test/4"]
+    assert {run.host_of(url) for url in urls} == {"a.test"}
+    assert [run.host_of(url) for url in ("http://a.test:81/", "a.jpg", "http://[::1/", "http://\ud800/")] == [
+        "a.test:81",
+        "",
+        "",
+        "",
+    ]
+
+
+def _closed_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mia_bench.fetch import guard
-from mia_bench.fetch.guard import Guard, RefusedError, UnresolvedError, is_public, parse_origin
+from mia_bench.fetch.guard import Guard, RefusedError, Resolvers, UnresolvedError, is_public, parse_origin
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,20 @@ from mia_bench.fetch.guard import Guard, RefusedError, UnresolvedError, is_publi
         ("fec0::1", False),
         ("ff02::1", False),
         ("ff0e::1", False),
+        ("168.63.129.16", False),
+        ("::ffff:168.63.129.16", False),
+        ("64:ff9b::a83f:8110", False),
+        ("168.63.129.17", True),
+        ("192.0.0.9", False),
+        ("192.0.0.192", False),
+        ("192.88.99.1", False),
+        ("192.175.48.1", False),
+        ("100.100.100.200", False),
+        ("2001:1::1", False),
+        ("2001:4860:4860::8888", True),
+        ("2002:5db8:d70e::1", False),
+        ("3fff::1", False),
+        ("fd00:ec2::254", False),
         ("", False),
         ("example.org", False),
     ],
@@ -142,3 +157,18 @@ def test_a_name_without_an_address():
 def test_a_socket_file_is_refused():
     with ThreadPoolExecutor(1) as pool, pytest.raises(RefusedError):
         asyncio.run(Guard(pool).connect_unix_socket("/run/docker.sock"))
+
+
+def test_resolvers_are_at_most_so_many_and_end():
+    resolvers, gate = Resolvers(2), threading.Event()
+    began = [resolvers.submit(gate.wait, 10) for _ in range(3)]
+    cancelled, failing = resolvers.submit(gate.wait), resolvers.submit(int, "x")
+    threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+    assert cancelled.cancel() and len(threads) == 2 and all(thread.daemon for thread in threads)
+    gate.set()
+    assert [future.result(5) for future in began] == [True] * 3
+    assert isinstance(failing.exception(5), ValueError)
+    resolvers.shutdown()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()

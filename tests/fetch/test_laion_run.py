@@ -193,12 +193,25 @@ def test_it_asks_only_as_many_urls_as_give_so_many_images(hub, server, cli):
     assert n_of(more) == 24
     refused = {i for i, row in rows.items() if row.status == 403}
     assert set(rows) & {path.split("/")[1] for path in server.requests()} == refused, "which may have passed"
-    whole = cli()[1]
+    whole, whole_list = cli()[1], LaionMi().survivors.digest
     assert n_of(whole) == 80 and len(Ledger(LaionMi().folder / "ledger.jsonl").rows()) == 160
     server.asked.clear()
     assert n_of(cli(dataset=f"laion-mi:list={first}")[1]) < 80, "a list that is named is what it is"
-    assert n_of(cli("--limit", 200)[1]) == 80
-    assert server.requests() == [], "there is no more to be had"
+    for _ in range(2):
+        server.asked.clear()
+        assert n_of(cli("--limit", 200)[1]) == 80
+        assert len(server.requests()) == 40, "what was refused, once in a run"
+    server.asked.clear()
+    assert n_of(cli("--limit", 40, dataset=f"laion-mi:list={whole_list}")[1]) == 80
+    assert n_of(cli()[1]) == 80 and server.requests() == [], "all there is was asked for, and it was asked"
+
+
+def test_what_failed_for_the_day_is_asked_again_where_too_few_survive(hub, server, cli):
+    put(hub, server, ["JPEG", "JPEG", "403-then", "403-then", "404"])
+    assert n_of(cli("--limit", 4)[1]) == 4 and len(server.requests()) == 10
+    assert n_of(cli("--limit", 2)[1]) == 4 and len(server.requests()) == 10, "there are enough"
+    assert n_of(cli("--limit", 4)[1]) == 8 and len(server.requests()) == 14, "once each"
+    assert n_of(cli("--limit", 5)[1]) == 8 and len(server.requests()) == 14, "what is left is gone for good"
 
 
 def test_a_run_killed_while_it_fetches_goes_on(hub, cache, server, cli):

@@ -63,10 +63,10 @@ def test_a_row_of_a_later_version_is_read(tmp_path):
     [
         *(({"error": f"http-{s}", "status": s}, True) for s in (400, 401, 404, 410, 451)),
         *(({"error": f"http-{s}", "status": s}, False) for s in (403, 408, 425, 429, 500, 502, 503, 504, 206)),
-        *(({"error": word}, True) for word in ("html", "not-image", "too-small", "too-big", "noai", "private")),
+        *(({"error": word}, True) for word in ("html", "not-image", "too-small", "too-big", "noai", "scheme")),
         *(
             ({"error": word}, False)
-            for word in ("dns", "connect", "tls", "timeout", "slow", "reset", "cut", "host-down")
+            for word in ("dns", "connect", "tls", "timeout", "slow", "reset", "cut", "host-down", "private")
         ),
     ],
 )

@@ -97,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(jpeg)
         elif kind.startswith("to-"):
             self.to(f"/{name}/{kind[3:]}")
+        elif kind.startswith("localhost-"):  # this server under another name
+            self.to(f"http://localhost:{self.server.server_port}/{name}/{kind[10:]}")
         elif kind == "chain":
             self.to(f"../{name}/to-to-to-JPEG?x=a b#part")
         else:
@@ -108,9 +110,13 @@ class Handler(BaseHTTPRequestHandler):
                 "small": lambda: self.send(picture(name, "PNG", 48)),
                 "503-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=503),
                 "503-twice": lambda: self.send(jpeg) if seen > 2 else self.send(status=503),
+                "403-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=403),
                 "429-then": lambda: self.send(jpeg) if seen > 1 else self.send(status=429, Retry_After="1"),
                 "429-long": lambda: self.send(status=429, Retry_After="86400"),
+                "404-long": lambda: self.send(status=404, Retry_After="3600"),
                 "loop": lambda: self.to(self.path),
+                "dead": lambda: self.to(f"http://{name}.invalid/"),
+                "dead-host": lambda: self.to(f"http://dead.invalid/{name}"),
                 "nowhere": lambda: self.to("gopher://example.org/"),
                 "odd": lambda: self.to("http://[::1/"),
                 "private": lambda: self.to(f"http://127.0.0.1:{other}/secret/JPEG"),

@@ -79,8 +79,11 @@ def _read(path: Path) -> Iterator[Link]:
             try:
                 row = json.loads(line)
                 caption, index, url = str(row["caption"]), int(row["index"]), str(row["url"])
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                (caption + url).encode()
+            except (ValueError, OverflowError, KeyError, TypeError, RecursionError) as error:
                 why = "not a JSON object with caption, index and url"
+                if isinstance(error, UnicodeEncodeError):
+                    why = f"caption or url is no text: {error.reason}"
                 raise UnavailableError(f"{path}, line {number}", why, "correct that line") from error
             yield Link(f"memorised-{index}", url, caption, True, "memorised", {"memorised": True})
 
