@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 # What a file says about its configuration; of others it does not tell, e.g., whether they predict noise or velocity.
 TELLING = frozenset({"v1", "xl_base", "sd3", "sd35_large", "sd35_medium", "flux-dev", "flux-schnell"})
-NOT_READ = ("feature_extractor", "image_encoder", "safety_checker")
+# How names begin in a file that holds the part; of text encoders, either both CLIP's are there or none.
+VAE = ("first_stage_model.", "vae.")
+T5 = ("text_encoders.t5xxl.",)
+CLIP = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
 
 
 class Loaded(Checkpoint):
@@ -100,7 +103,7 @@ class SingleFile(Checkpoint):
     Args:
         path: The file.
         configured: A pipeline folder of the same kind, whose configurations and vocabularies are used; text encoders
-            that are not in the file come from there too.
+            and a VAE that are not in the file come from there too.
         allow_pickle: Whether the file may be pickled; tensors alone are unpickled.
 
     Raises:
@@ -111,7 +114,6 @@ class SingleFile(Checkpoint):
         refuse_pickle(path, allow_pickle)
         self.path, self.configured, self.allow_pickle = path, configured, allow_pickle
         self.facts = {"file": path.name, **{f"config {k}": v for k, v in configured.facts.items()}}
-        self._pipelines: dict[str, Loaded] = {}
 
     def index(self) -> Mapping[str, Any]:
         return self.configured.index()
@@ -135,45 +137,40 @@ class SingleFile(Checkpoint):
         self.configured.check(part for part in parts if self.lacks(part))
 
     def load(self, classes: Sequence[str], part: str, dtype: str = "float32") -> Any:
-        self.class_of(part, classes)
-        if dtype not in self._pipelines:
-            self._pipelines[dtype] = Loaded(self._open(dtype), self.facts)
-        return self._pipelines[dtype].load(classes, part, dtype)
+        cls = self.class_of(part, classes)
+        if not hasattr(cls, "forward") or self.lacks(part):
+            return self.configured.load(classes, part, dtype)
+        what = f"target file {self.path}"
+        network, missing = self._converted(part, dtype, what)
+        complete(what, cls, [*missing, *(name for name, value in network.named_parameters() if value.is_meta)])
+        return settled(network, dtype)
 
-    def _open(self, dtype: str) -> Any:
+    def _converted(self, part: str, dtype: str, what: str) -> tuple[Any, list[str]]:
+        """A network of the file, and the names of what it lacked."""
         import diffusers
         import torch
 
-        cls = getattr(diffusers, str(self.index()["_class_name"]))
-        unread = {name: None for name in NOT_READ if name in self.index()}
-        what = f"target file {self.path}"
+        index = self.index()
+        others = {n: None for n, value in index.items() if isinstance(value, list) and n not in (part, "_class_name")}
         try:
             with quiet(), recorded() as missing:
-                pipeline = cls.from_single_file(
+                pipeline = getattr(diffusers, str(index["_class_name"])).from_single_file(
                     str(self.path),
                     config=str(self.configured.root),
                     local_files_only=True,
                     torch_dtype=getattr(torch, dtype),
-                    **unread,
+                    **others,
                 )
         except Exception as error:  # many kinds, from KeyError to safetensors' own
             fix = "give the folder or repository of a pipeline of its kind with --config"
             raise UnavailableError(what, f"{type(error).__name__}: {brief(error)}", fix) from error
-        complete(what, cls, missing)
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                complete(what, type(part), [n for n, p in part.named_parameters() if p.is_meta])
-        return pipeline
+        return getattr(pipeline, part), missing
 
     def lacks(self, part: str) -> bool:
-        """Whether it is a text encoder whose weights are not in the file."""
-        if not part.startswith("text_encoder"):
-            return False
-        t5 = "T5" in str(self.index().get(part))
-        starts = (
-            ("text_encoders.t5xxl.",) if t5 else ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
-        )
-        return self.path.suffix not in PICKLED and not any(name.startswith(starts) for name in shapes(self.path))
+        """Whether it is a text encoder or VAE whose weights are not in the file; a pickled one is taken for whole."""
+        starts = VAE if part == "vae" else T5 if "T5" in str(self.index().get(part)) else CLIP
+        asked = part == "vae" or part.startswith("text_encoder")
+        return asked and self.path.suffix not in PICKLED and not any(n.startswith(starts) for n in shapes(self.path))
 
 
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:

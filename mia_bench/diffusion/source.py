@@ -82,7 +82,7 @@ def _repository(spec: str, options: TargetOptions, parts: tuple[str, ...], weigh
 
 
 def _single_file(path: Path, options: TargetOptions, parts: tuple[str, ...]) -> SingleFile:
-    """A file, with the text encoders that it lacks."""
+    """A file, with the text encoders and the VAE that it lacks."""
     configured = _configured(path, options, parts)
     found = SingleFile(path, configured, options.allow_pickle)
     repository = configured.facts.get("repository")

@@ -1,5 +1,6 @@
 """One pipeline as folder, hub cache, single file and object: the same scores; and what may not be read."""
 
+import functools
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import pipelines
 import pytest
 import tiny
 import torch
-from singlefile import single_file
+from singlefile import sd3_file, single_file
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion import hub
@@ -115,6 +116,60 @@ def test_sharded_weights_are_read_and_hashed(registry, copy):
     assert len(shards) > 2 and "unet/diffusion_pytorch_model.safetensors.index.json" in target.weights()
     target.open(rows=2)
     assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), whole.unet.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("start", "part"), [("cond_stage_model.", "text_encoder"), ("first_stage_model.", "vae")])
+def test_what_a_file_lacks_comes_from_its_configuration(registry, tmp_path, start, part):
+    from safetensors.torch import load_file, save_file
+
+    whole = single_file(pipelines.sd(), tmp_path / "whole.safetensors")
+    path = tmp_path / "part.safetensors"
+    save_file({name: value for name, value in load_file(whole).items() if not name.startswith(start)}, path)
+    target = open_target(registry, str(path), TargetOptions(config=str(pipelines.TINY_SD)))
+    assert {n.partition("/")[0] for n in target.weights() if n.endswith(".safetensors")} == {path.name, part}
+    target.open(rows=2)
+    for name in ("text_encoder", "vae", "unet"):
+        wanted = getattr(pipelines.sd(), name).state_dict()
+        found = getattr(target, name).state_dict()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted)
+
+
+def test_a_file_of_a_transformer_alone(registry, tmp_path):
+    """As SD3 medium is published: the encoders come from the configuration, T5 in several files."""
+    pipeline, folder = pipelines.made("sd3"), pipelines.saved("sd3", tmp_path / "pipeline")
+    shutil.rmtree(folder / "text_encoder_3")
+    pipeline.text_encoder_3.save_pretrained(folder / "text_encoder_3", max_shard_size="20KB")
+    for path in (folder / "transformer").glob("*.safetensors"):
+        path.unlink()
+    file = sd3_file(pipeline, tmp_path / "sd3.safetensors")
+    target = open_target(registry, str(file), TargetOptions(config=str(folder)))
+    assert sum("-of-" in name and name.startswith("text_encoder_3/") for name in target.weights()) > 1
+    assert set(target.fetch()) == set(target.weights())
+    target.open(rows=2)
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"):
+        wanted, found = getattr(pipeline, name).state_dict(), getattr(target, name).state_dict()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted), name
+
+
+def test_of_a_file_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    """One network at a time, so that two precisions do not make two pipelines."""
+    from diffusers import StableDiffusionPipeline
+
+    from mia_bench.diffusion.checkpoint import Folder
+    from mia_bench.diffusion.loaded import SingleFile
+
+    made, plain, path = [], StableDiffusionPipeline.__init__, single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+
+    @functools.wraps(plain)
+    def init(self, **parts):
+        made.append({name for name, part in parts.items() if isinstance(part, torch.nn.Module)})
+        plain(self, **parts)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__init__", init)
+    file = SingleFile(path, Folder(pipelines.TINY_SD))
+    assert file.load(("UNet2DConditionModel",), "unet", "float16").dtype == torch.float16
+    assert file.load(("AutoencoderKL",), "vae", "float32").dtype == torch.float32
+    assert made == [{"unet"}, {"vae"}]
 
 
 # What may not be read -----------------------------------------------------------------------------------------------
