@@ -93,9 +93,10 @@ def fuse(target: PipelineTarget) -> None:
                 scheduler = diffusers.DDIMScheduler()  # not read; pipelines are not made without one
                 pipeline = cls(**{name: None for name in required} | parts | {"scheduler": scheduler} | more)
                 pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="adapter")
-                fits = bool(pipeline.get_list_adapters())
-                pipeline.fuse_lora(lora_scale=scale)
-                pipeline.unload_lora_weights()
+                fits = list(pipeline.get_list_adapters())  # by default diffusers fuses FLUX's transformer alone
+                if fits:
+                    pipeline.fuse_lora(components=fits, lora_scale=scale)
+                    pipeline.unload_lora_weights()
         except Exception as error:  # many kinds, of diffusers and peft
             why = f"{type(error).__name__}: {brief(error)}"
             raise UnavailableError(f"--lora {source}", why, "use an adapter of this kind of model") from error

@@ -5,7 +5,7 @@ import importlib.util
 import pipelines
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion.lora import parse
@@ -63,6 +63,27 @@ def test_an_adapter_is_added_to_the_weights(registry, tmp_path, name):
     torch.testing.assert_close(
         both.denoiser_module.get_submodule(inner).weight, before[f"{inner}.weight"] + 1.5 * change
     )
+
+
+@needs_peft
+@pytest.mark.parametrize("name", MODULE)
+def test_an_adapter_of_the_text_encoder_is_added_too(registry, tmp_path, name):
+    folder = str(pipelines.saved(name, tmp_path / "pipeline"))
+    plain = open_target(registry, folder)
+    plain.open(rows=2)
+    changes = {}
+    for part in ("text_encoder", MODULE[name].partition(".")[0]):
+        network, inner = getattr(plain, part), MODULE[name].partition(".")[2]
+        if part == "text_encoder":
+            inner = next(n for n, _ in network.named_modules() if n.endswith("layers.0.self_attn.q_proj"))
+        changes[part] = inner, adapter(tmp_path / f"{part}.safetensors", f"{part}.{inner}", network)
+    both = {k: v for part in changes for k, v in load_file(tmp_path / f"{part}.safetensors").items()}
+    save_file(both, tmp_path / "both.safetensors")
+    target = open_target(registry, folder, TargetOptions(lora=(f"{tmp_path}/both.safetensors:0.5",)))
+    target.open(rows=2)
+    for part, (inner, change) in changes.items():
+        before, after = (getattr(t, part).get_submodule(inner).weight for t in (plain, target))
+        torch.testing.assert_close(after, before + 0.5 * change)
 
 
 @needs_peft
