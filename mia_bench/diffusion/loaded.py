@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # What a file says about its configuration; of others it does not tell, e.g., whether they predict noise or velocity.
 TELLING = frozenset({"v1", "xl_base", "sd3", "sd35_large", "sd35_medium", "flux-dev", "flux-schnell"})
+# Of a configuration, what tells who saved it and when, not what it does.
+STAMPS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype"})
 # How names begin in a file that holds the part; of text encoders, either both CLIP's are there or none.
 VAE = ("first_stage_model.", "vae.")
 T5 = ("text_encoders.t5xxl.",)
@@ -71,18 +73,38 @@ class Loaded(Checkpoint):
         found = self._part(part)
         if hasattr(found, "state_dict"):
             yield f"{part}/weights", hash_tensors(found.state_dict())
+        if hasattr(found, "named_modules") and (scales := adapter_scales(found)):
+            yield f"{part}/adapters", hash_json(scales)
         if hasattr(found, "get_vocab"):
-            backend = getattr(found, "backend_tokenizer", None)
-            text = backend.to_str() if backend else json.dumps(found.get_vocab(), sort_keys=True)
-            yield f"{part}/vocabulary", hashlib.sha256(text.encode()).hexdigest()
-        config = json.dumps(self.config(part), sort_keys=True, default=str)
-        yield f"{part}/config", hashlib.sha256(config.encode()).hexdigest()
+            yield f"{part}/vocabulary", hash_json(vocabulary(found))
+        config = {k: v for k, v in self.config(part).items() if not k.startswith("_") and k not in STAMPS}
+        yield f"{part}/config", hash_json({**config, "class": type(found).__name__})
 
     def _part(self, part: str) -> Any:
         found = getattr(self.pipeline, part, None)
         if found is None:
             raise UnavailableError(f"pipeline {type(self.pipeline).__name__}", f"its part {part} is missing", WHOLE)
         return found
+
+
+def adapter_scales(network: Any) -> dict[str, Any]:
+    """What peft does at each layer beside the weights; nothing where there are no adapters."""
+    layers = {name: layer for name, layer in network.named_modules() if hasattr(layer, "merged_adapters")}
+    states = ("scaling", "active_adapters", "merged_adapters", "disable_adapters")
+    return {name: {state: getattr(layer, state, None) for state in states} for name, layer in layers.items()}
+
+
+def vocabulary(tokenizer: Any) -> dict[str, Any]:
+    """All that decides a tokenizer's ids, without what it was last asked to pad and truncate to."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    known = json.loads(backend.to_str()) if backend else {"vocabulary": tokenizer.get_vocab()}
+    asked = ("pad_token", "pad_token_id", "model_max_length", "padding_side", "truncation_side")
+    return {**known, "padding": None, "truncation": None, **{name: getattr(tokenizer, name, None) for name in asked}}
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a value, the same in whatever order its keys are."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

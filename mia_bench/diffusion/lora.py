@@ -60,7 +60,7 @@ def adapter(source: str, allow_pickle: bool = False) -> Path:
 def adapters(options: TargetOptions) -> dict[str, Path]:
     """The file of each adapter, by its place and scale."""
     parsed = [parse(text) for text in options.lora]
-    return {f"lora {k} x {scale:g}": adapter(source) for k, (source, scale) in enumerate(parsed)}
+    return {f"lora {k} x {scale}": adapter(source) for k, (source, scale) in enumerate(parsed)}
 
 
 def adapter_hashes(options: TargetOptions) -> dict[str, str]:

@@ -49,7 +49,7 @@ def test_an_adapter_is_added_to_the_weights(registry, tmp_path, name):
     prints = {plain.fingerprint}
     for given, scale in ((str(path), 1.0), (f"{path}:0.5", 0.5), (f"{tmp_path}:-2", -2.0)):
         target = open_target(registry, folder, TargetOptions(lora=(given,)))
-        assert f"lora 0 x {scale:g}" in target.weights() and f"lora 0 x {scale:g}" in target.facts()["weights"]
+        assert f"lora 0 x {scale}" in target.weights() and f"lora 0 x {scale}" in target.facts()["weights"]
         target.open(rows=2)
         after = dict(target.denoiser_module.named_parameters())
         assert after.keys() == before.keys()
@@ -98,6 +98,25 @@ def test_an_adapter_of_another_model_is_refused(registry, tmp_path):
     assert caught.value.fix
 
 
+def test_every_digit_of_a_scale_counts(registry, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    given = [TargetOptions(lora=(f"{tmp_path}:{scale}",)) for scale in ("0.12345671", "0.12345674")]
+    assert len({open_target(registry, str(pipelines.TINY_SD), options).fingerprint for options in given}) == 2
+
+
+@needs_peft
+def test_adapters_that_an_object_brings_are_part_of_its_identity(registry, tmp_path):
+    def made(scale=None):
+        pipeline = pipelines.sd()
+        if scale is not None:
+            adapter(tmp_path / "adapter.safetensors", MODULE["sd"], pipeline.unet)
+            pipeline.load_lora_weights(str(tmp_path), weight_name="adapter.safetensors", adapter_name="a")
+            pipeline.set_adapters("a", [scale])
+        return open_target(registry, pipeline).fingerprint
+
+    assert len({made(), made(1.0), made(0.3)}) == 3 and made(0.3) == made(0.3)
+
+
 def test_what_is_no_adapter(registry, tmp_path):
     def refused(given, kind=UnavailableError):
         with pytest.raises(kind) as caught:
@@ -120,7 +139,7 @@ def test_what_is_no_adapter(registry, tmp_path):
 def test_without_peft_its_installation_is_named(registry, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
     target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(tmp_path),)))
-    assert "lora 0 x 1" in target.weights()
+    assert "lora 0 x 1.0" in target.weights()
     with pytest.raises(UnavailableError, match="peft, which is not installed") as caught:
         target.open(rows=2)
     assert "pip install 'mia-bench[lora]'" in caught.value.fix

@@ -93,6 +93,47 @@ def test_a_tensor_more_or_less_is_another_object():
     assert {n for n in before if before[n] != after[n]} == {"unet/weights"}
 
 
+def test_an_object_stays_itself(registry, copy, tmp_path):
+    """Wherever it was loaded from, after it was used, and after it was saved."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(copy, local_files_only=True)
+    wanted = open_target(registry, pipelines.sd()).weights()
+    target = open_target(registry, pipeline)
+    assert target.weights() == wanted
+    target.open(rows=2)
+    target.condition(["x", "a dog"])
+    pipeline.tokenizer(["a", "dog that runs"], padding=True, truncation=True, max_length=5)
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert open_target(registry, pipeline).weights() == wanted
+
+
+@pytest.mark.parametrize(("name", "value"), [("pad_token", "!"), ("model_max_length", 20), ("padding_side", "left")])
+def test_how_an_object_pads_is_part_of_its_identity(registry, name, value):
+    pipeline = pipelines.sd()
+    before = open_target(registry, pipelines.sd()).weights()
+    setattr(pipeline.tokenizer, name, value)
+    after = open_target(registry, pipeline).weights()
+    assert {n for n in before if before[n] != after[n]} == {"tokenizer/vocabulary"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "values"),
+    [
+        ("sdxl", "force_zeros_for_empty_prompt", (True, False)),
+        ("ddpm_class", "id2label", ({"0": "cat", "1": "dog"}, {"0": "dog", "1": "cat"})),
+    ],
+)
+def test_what_the_index_says_of_conditions_is_part_of_the_identity(registry, tmp_path, name, setting, values):
+    found = set()
+    for number, value in enumerate(values):
+        folder = pipelines.saved(name, tmp_path / str(number))
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {setting: value}))
+        found.add(open_target(registry, str(folder)).fingerprint)
+    assert len(found) == 2
+
+
 def test_half_precision_variants_are_read_where_there_is_nothing_else(registry, copy):
     pipeline = pipelines.sd().to(torch.float16)
     pipeline.save_pretrained(copy, variant="fp16")
