@@ -40,6 +40,10 @@ def open_checkpoint(spec: Any, options: TargetOptions, parts: Iterable[str]) -> 
     """
     if not isinstance(spec, str):
         _unused(options, "a pipeline object", "revision", "config", "allow_pickle")
+        if options.lora:
+            why = "the target is a pipeline object, whose own weights each run would change again"
+            fix = "fuse it yourself: pipeline.load_lora_weights(...), fuse_lora(), unload_lora_weights()"
+            raise UsageError(f"--lora {options.lora[0]}", why, fix)
         return Loaded(spec)
     path = Path(spec).expanduser()
     if path.is_file():

@@ -98,6 +98,63 @@ def test_an_adapter_of_another_model_is_refused(registry, tmp_path):
     assert caught.value.fix
 
 
+@needs_peft
+@pytest.mark.parametrize("form", ["peft", "kohya", "diffusers"])
+@pytest.mark.parametrize("more", ["", "unet.nowhere.to_q", "text_encoder_2.encoder.layers.0.self_attn.out_proj"])
+def test_an_adapter_that_fits_in_part_is_refused(registry, tmp_path, form, more):
+    """In every form that adapters are published in; without a layer too many they fit."""
+    text = "text_encoder.text_model.encoder.layers.0.self_attn.out_proj"
+    target = open_target(registry, str(pipelines.TINY_SD))
+    target.open(rows=2)
+    width = target.text_encoder.config.hidden_size, target.unet.get_submodule(MODULE["sd"][5:]).in_features
+    tensors = {}
+    for name, size in zip((text, MODULE["sd"], *([more] if more else [])), (*width, 8), strict=False):
+        pair = torch.ones(2, size), torch.ones(size, 2)
+        begin, end = name, ("lora_A.weight", "lora_B.weight")
+        if form == "kohya":
+            begin = name.replace("text_encoder_2", "lora_te2").replace("text_encoder", "lora_te").replace(".", "_")
+            begin = begin if begin.startswith("lora") else f"lora_{begin}"
+            end = ("lora_down.weight", "lora_up.weight")
+            tensors[f"{begin}.alpha"] = torch.tensor(2.0)
+        if form == "diffusers":
+            end = ("lora.down.weight", "lora.up.weight")
+            if name.startswith("text"):
+                begin, end = name, ("lora_linear_layer.down.weight", "lora_linear_layer.up.weight")
+        tensors |= {f"{begin}.{e}": value for e, value in zip(end, pair, strict=True)}
+    save_file(tensors, tmp_path / "adapter.safetensors")
+    given = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(tmp_path),)))
+    if not more:
+        given.open(rows=2)
+        for part, inner in (
+            ("unet", MODULE["sd"][5:]),
+            ("text_encoder", text.removeprefix("text_encoder.text_model.")),
+        ):
+            before, after = (getattr(t, part).get_submodule(inner).weight for t in (target, given))
+            torch.testing.assert_close(after, before + 2)
+        return
+    with pytest.raises(UnavailableError, match="--lora") as caught:
+        given.open(rows=2)
+    assert "lacks 1 of the layers that it changes, e.g. " in str(caught.value) and caught.value.fix
+
+
+@needs_peft
+def test_an_adapter_that_diffusers_reads_in_part_is_refused(registry, tmp_path):
+    path, plain = tmp_path / "adapter.safetensors", open_target(registry, str(pipelines.TINY_SD))
+    plain.open(rows=2)
+    adapter(path, MODULE["sd"], plain.unet)
+    save_file(load_file(path) | {f"{MODULE['sd']}.dora_scale": torch.ones(1)}, path)
+    target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(str(path),)))
+    with pytest.raises(UnavailableError, match="a DoRA"):
+        target.open(rows=2)
+
+
+def test_an_object_gets_no_adapters(registry, tmp_path):
+    """Its own weights would be changed, once more at each run."""
+    with pytest.raises(UsageError, match="--lora") as caught:
+        open_target(registry, pipelines.sd(), TargetOptions(lora=(str(tmp_path),)))
+    assert "fuse_lora()" in caught.value.fix
+
+
 def test_every_digit_of_a_scale_counts(registry, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
     given = [TargetOptions(lora=(f"{tmp_path}:{scale}",)) for scale in ("0.12345671", "0.12345674")]
