@@ -243,6 +243,46 @@ def test_levels_are_those_of_diffusers_flow_scheduler(shift, dynamic):
     assert ours.prediction == "flow" and 0 < ours.signal[-1] < 1e-12
 
 
+LIKE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+@pytest.mark.parametrize("more", [{}, {"rescale_betas_zero_snr": True}])
+@pytest.mark.parametrize("name", ["DDIM", "DDPM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
+def test_levels_are_those_of_diffusers_schedulers(name, more):
+    import diffusers
+
+    from mia_bench.diffusion.checkpoint import schedule_of
+
+    config = {"_class_name": f"{name}Scheduler", **LIKE, **more}
+    theirs = getattr(diffusers, f"{name}Scheduler").from_config(config).alphas_cumprod
+    torch.testing.assert_close(torch.from_numpy(schedule_of(config).abar).float(), theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({}, "scheduler None: diffusers has no scheduler of that name"),
+        ({"_class_name": "SomeNewFlowScheduler"}, "no scheduler of that name"),
+        ({"_class_name": "FlowMatchSomethingNewScheduler"}, "no scheduler of that name"),
+        ({"_class_name": "UNet2DModel"}, "no scheduler of that name"),
+        ({"_class_name": "RePaintScheduler"}, "does not say what is predicted"),
+        ({"_class_name": "IPNDMScheduler"}, "it has no betas"),
+        ({"_class_name": "CogVideoXDDIMScheduler"}, "its noise levels are not those of its betas"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "its timesteps are continuous"),
+        ({"_class_name": "DDIMScheduler", "num_train_timesteps": None}, "scheduler DDIMScheduler: "),
+        ({"_class_name": "DDIMScheduler", "num_train_timesteps": -5}, "scheduler DDIMScheduler: "),
+        ({"_class_name": "DDIMScheduler", "beta_schedule": "new"}, "new is not implemented"),
+    ],
+)
+def test_schedulers_of_another_kind_are_refused(config, why):
+    from mia_bench.diffusion.checkpoint import schedule_of
+    from mia_bench.errors import UnavailableError
+
+    with pytest.raises(UnavailableError) as caught:
+        schedule_of(LIKE | config if "beta_schedule" not in config else config)
+    assert why in str(caught.value) and caught.value.fix
+
+
 @pytest.mark.parametrize("prediction", ["v_prediction", "flow"])
 def test_noise_of_gaussian_data(prediction):
     """Data N(m, s^2): the best network's velocity is known, and so is the noise, which is minus b times the score."""
