@@ -248,13 +248,18 @@ def chosen(names: Iterable[str], allow_pickle: bool = False) -> list[str]:
 def settled(network: Any, dtype: str) -> Any:
     """A network in evaluation mode, without gradients, in the precision asked for: libraries do not always see to it.
 
-    What they keep in float32 on purpose stays so.
+    What they keep in float32 on purpose, as when they load it from a folder, stays so.
     """
     import torch
 
     wanted = getattr(torch, dtype)
     if network.dtype != wanted:
+        # T5's overflow in float16; bfloat16 has the range.
+        names = set(getattr(network, "_keep_in_fp32_modules", None) or ()) if dtype == "float16" else set()
+        kept = {name: value.data for name, value in network.named_parameters() if names & set(name.split("."))}
         network.to(dtype=wanted)
+        for name, value in kept.items():
+            network.get_parameter(name).data = value.float()
     return network.eval().requires_grad_(False)
 
 

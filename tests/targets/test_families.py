@@ -313,6 +313,26 @@ def test_there_is_no_image_in_pure_noise():
     assert schedule.jump(x, x, 998, 0).isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_object_is_cast_as_a_folder_is_loaded(opened, dtype):
+    """Down to T5's weights, which stay in float32 where float16 is asked for."""
+    from copy import deepcopy
+
+    pipeline, whole = opened("sd3")
+    found = {}
+    for spec in (whole.argument, deepcopy(pipeline)):
+        target = open_target(Registry.load(), spec)
+        target.open(rows=2, dtype=dtype)
+        parts = ("text_encoder", "text_encoder_3", "transformer", "vae")
+        found[spec] = {f"{p}.{n}": v for p in parts for n, v in getattr(target, p).state_dict().items()}
+    wanted, cast = found.values()
+    assert {str(v.dtype) for n, v in cast.items() if ".wo." in n} == {
+        "torch.float32" if dtype == "float16" else "torch.bfloat16"
+    }
+    assert wanted.keys() == cast.keys()
+    assert all(wanted[n].dtype == cast[n].dtype and torch.equal(wanted[n], cast[n]) for n in wanted)
+
+
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "ldm", "ddpm"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_is_near(opened, name, dtype):
