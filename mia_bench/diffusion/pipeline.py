@@ -204,9 +204,16 @@ class PipelineTarget(Target):
         return image
 
     @property
-    def _scaling(self) -> tuple[float, float]:
+    def _scaling(self) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+        """What latents are multiplied with once their shift is taken off; float32 `(1, C, 1, 1)` if by channel."""
+        import torch
+
         config = self.autoencoder.config
-        return config.scaling_factor, config.get("shift_factor") or 0.0
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return config.scaling_factor, config.get("shift_factor") or 0.0
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) for v in (mean, std))
+        return config.scaling_factor / std, mean
 
     def network(self) -> torch.nn.Module:
         module: torch.nn.Module = self.denoiser_module

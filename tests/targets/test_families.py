@@ -148,6 +148,33 @@ def test_images_are_the_vaes(opened, name):
     assert (name == "ldm") == (not std.any())
 
 
+def test_latents_scaled_by_channel(tmp_path):
+    """As SDXL's pipeline decodes them."""
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = pipelines.saved("sdxl", tmp_path / "pipeline")
+    mean, std = [0.5, -1.0, 2.0, 0.0], [0.5, 2.0, 1.0, 3.0]
+    pipelines.vae(scaling_factor=0.13025, latents_mean=mean, latents_std=std).save_pretrained(folder / "vae")
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    target = open_target(Registry.load(), str(folder))
+    target.open(rows=4)
+    latents = []
+
+    def keep(_, step, t, values):
+        latents.append(values["latents"])
+        return {}
+
+    call = {"prompt": "a dog", "height": 32, "width": 32, **ONE, "guidance_scale": 1.0}
+    images = pipeline(**call, output_type="pt", callback_on_step_end=keep, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(target.shown(latents[-1]) / 2 + 0.5, images[0], rtol=1e-4, atol=1e-4)
+    pixels = normal(2, 3, 32, 32).clamp(-1, 1)
+    with torch.no_grad():
+        found = pipeline.vae.encode(pixels).latent_dist.mode()
+    wanted = (found - torch.tensor(mean).view(4, 1, 1)) / torch.tensor(std).view(4, 1, 1) * 0.13025
+    torch.testing.assert_close(target.encode(pixels), wanted, **CLOSE)
+
+
 @pytest.mark.parametrize(("name", "part"), [("ddpm", "unet"), ("ldm", "unet")])
 def test_unconditional_predictions_are_the_pipelines(opened, name, part):
     pipeline, target = opened(name)
