@@ -26,6 +26,7 @@ class PipelineTarget(Target):
 
     Attributes:
         parts: Part -> classes it may be, the usual one first.
+        optional: Those that a pipeline may lack.
         denoiser_part: The one that predicts.
         vae_part: The one that encodes and decodes, or nothing.
         upcast_vae: Whether a VAE that says so (`force_upcast`) runs in float32 where float16 is asked for.
@@ -33,6 +34,7 @@ class PipelineTarget(Target):
 
     reads = frozenset({"revision", "lora", "allow_pickle", "config", "offload", "resolution"})
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
+    optional: ClassVar[frozenset[str]] = frozenset()
     denoiser_part: ClassVar[str] = "unet"
     vae_part: ClassVar[str] = "vae"
     upcast_vae: ClassVar[bool] = False
@@ -88,8 +90,17 @@ class PipelineTarget(Target):
 
     @property
     def present(self) -> list[str]:
-        """The parts that the pipeline has."""
-        return [part for part in self.parts if self.checkpoint.has(part)]
+        """The parts that the pipeline has.
+
+        Raises:
+            UnavailableError: It lacks one that the family cannot do without.
+        """
+        found = [part for part in self.parts if self.checkpoint.has(part)]
+        if lacking := [part for part in self.parts if part not in found and part not in self.optional]:
+            name = self.checkpoint.index().get("_class_name")
+            why = f"this {name} has none, and the family {self.meta.name} cannot do without"
+            raise UnavailableError(f"target part {lacking[0]}", why, "give a complete pipeline; refiners do not fit")
+        return found
 
     def shape(self, channels: int, side: int, factor: int = 1, multiple: int | None = None) -> None:
         """Set the size of inputs, `side` unless the user asked for another.
@@ -162,14 +173,15 @@ class PipelineTarget(Target):
     def load(self) -> None:
         import torch
 
-        for part, classes in self.parts.items():
+        for part in self.optional:
+            setattr(self, part, None)
+        for part in self.present:
             if part == "scheduler":
                 continue
             dtype = self.dtype
             if part == self.vae_part and self.upcast_vae and dtype == "float16":
                 dtype = "float32" if self.checkpoint.config(part).get("force_upcast", True) else dtype
-            found = self.checkpoint.load(classes, part, dtype) if self.checkpoint.has(part) else None
-            setattr(self, part, found)
+            setattr(self, part, self.checkpoint.load(self.parts[part], part, dtype))
         if self.options.lora:
             from mia_bench.diffusion.lora import fuse
 

@@ -369,6 +369,20 @@ def test_models_of_another_kind_are_refused(registry, copy, part, changes, why):
     assert why in refused(registry, copy)[0]
 
 
+@pytest.mark.parametrize(("name", "part"), [("sd", "vae"), ("sdxl", "text_encoder"), ("sd3", "text_encoder_2")])
+def test_a_pipeline_without_a_part_is_refused(registry, tmp_path, name, part):
+    """As SDXL's refiner is without its first text encoder; only SD3 can do without one, its T5."""
+    folder = pipelines.saved(name, tmp_path / "pipeline")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {part: [None, None]}))
+    why, _ = refused(registry, folder)
+    assert f"target part {part}: this {index['_class_name']} has none" in why
+    with pytest.raises(UnavailableError, match=f"target part {part}"):
+        open_target(registry, str(folder)).open(rows=2)
+    with pytest.raises(UnavailableError, match=f"target part {part}"):
+        open_target(registry, str(folder)).fetch()
+
+
 def test_a_pipeline_that_no_family_loads(registry, copy):
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
