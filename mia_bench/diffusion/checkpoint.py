@@ -319,8 +319,8 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
         raise UnavailableError(what, brief(error), "check scheduler/scheduler_config.json") from error
 
 
-def square(denoiser: Any, channels: int | None = None) -> int:
-    """Side of a denoiser's inputs.
+def square(denoiser: Any, channels: int | None = None) -> int | None:
+    """Side of a denoiser's inputs, or None if it does not say.
 
     Args:
         denoiser: A diffusers network that predicts noise.
@@ -332,14 +332,15 @@ def square(denoiser: Any, channels: int | None = None) -> int:
     size, config = denoiser.config.sample_size, denoiser.config
     sides = set(size) if isinstance(size, list | tuple) else {size}
     part = "transformer" if "Transformer" in type(denoiser).__name__ else "unet"
-    if len(sides) != 1 or None in sides:
+    if len(sides) != 1:
         raise UnavailableError(f"target part {part}", f"its sample_size is {size}", "use a model of square images")
     channels = channels or config.in_channels
     if {config.in_channels, config.out_channels} != {channels}:
         why = f"{config.in_channels} channels in and {config.out_channels} out, where {channels} are needed"
         fix = "inpainting, grey and learned-variance models do not fit"
         raise UnavailableError(f"target part {part}", why, fix)
-    return int(sides.pop())
+    side = sides.pop()
+    return None if side is None else int(side)
 
 
 def read_json(path: Path, repair: str = WHOLE) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class SingleFile(Checkpoint):
         return {name: hash_file(path) for name, path in self.paths(parts).items()}
 
     def paths(self, parts: Iterable[str]) -> dict[str, Path]:
-        found = {self.path.name: self.path}
+        found = {"file": self.path}  # a model is the same under another name
         for part in parts:
             folder = self.configured.place(part)
             texts = [p for p in sorted(folder.iterdir()) if p.suffix in TEXTS] if folder.is_dir() else []
@@ -206,6 +206,19 @@ def refuse_pickle(path: Path, allow_pickle: bool) -> None:
         raise UnavailableError(f"target file {path}", why, "convert it to .safetensors, or add --allow-pickle")
     if path.suffix not in {*PICKLED, ".safetensors"}:
         raise UnavailableError(f"target file {path}", "not a file of weights", "give a .safetensors file or a folder")
+
+
+def refuse_adapter(path: Path) -> None:
+    """Check that a file is not one of weights that go beside a model's.
+
+    Raises:
+        UnavailableError: It is, or it is damaged.
+    """
+    names = shapes(path)
+    if any(".lora_" in name or "_lora." in name or ".lora." in name for name in names):
+        raise UnavailableError(f"target file {path}", "it is a LoRA, no model", f"--target MODEL --lora {path}")
+    if any(name.startswith(("control_model.", "controlnet_")) for name in names):
+        raise UnavailableError(f"target file {path}", "it is a ControlNet, no model", "give the model that it is for")
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:

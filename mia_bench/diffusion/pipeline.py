@@ -102,17 +102,18 @@ class PipelineTarget(Target):
             raise UnavailableError(f"target part {lacking[0]}", why, "give a complete pipeline; refiners do not fit")
         return found
 
-    def shape(self, channels: int, side: int, factor: int = 1, multiple: int | None = None) -> None:
+    def shape(self, channels: int, side: int | None, factor: int = 1, multiple: int | None = None) -> None:
         """Set the size of inputs, `side` unless the user asked for another.
 
         Args:
             channels: Of one input.
-            side: The model's own, in inputs.
+            side: The model's own, in inputs; None if it does not say.
             factor: Pixels to a side of one input.
             multiple: What the side must be divisible by; the U-Net's own if not given.
 
         Raises:
             UsageError: The user's resolution does not fit.
+            UnavailableError: There is no resolution.
         """
         if multiple is None:
             blocks = self.denoiser_module.config.block_out_channels
@@ -120,8 +121,12 @@ class PipelineTarget(Target):
         if asked := self.options.resolution:
             if asked % (factor * multiple):
                 why = f"the model needs a multiple of {factor * multiple}"
-                raise UsageError(f"--resolution {asked}", why, f"its own is {side * factor}")
+                fix = f"its own is {side * factor}" if side else f"try {512 // (factor * multiple) * factor * multiple}"
+                raise UsageError(f"--resolution {asked}", why, fix)
             side = asked // factor
+        if side is None:
+            why = "its configuration does not say of which size its images are (sample_size)"
+            raise UnavailableError(f"target part {self.denoiser_part}", why, "add --resolution PIXELS")
         self.sample_shape, self.image_size = (channels, side, side), side * factor
 
     def check_unet(self, *expected: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mia_bench.diffusion import hub
 from mia_bench.diffusion.checkpoint import INDEX, Checkpoint, Folder, chosen, read_json
-from mia_bench.diffusion.loaded import Loaded, SingleFile, configuration_of, refuse_pickle
+from mia_bench.diffusion.loaded import Loaded, SingleFile, configuration_of, refuse_adapter, refuse_pickle
 from mia_bench.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def open_checkpoint(spec: Any, options: TargetOptions, parts: Iterable[str]) -> 
     if path.is_file():
         _unused(options, "a file", "revision")
         refuse_pickle(path, options.allow_pickle)
+        refuse_adapter(path)
         return _single_file(path, options, tuple(parts))
     _unused(options, "a folder or repository, which has its own", "config")
     if path.is_dir():

@@ -76,7 +76,7 @@ def test_the_same_scores_wherever_the_pipeline_is(registry, cache, tmp_path):
     facts = on_hub.target_facts
     assert (facts["repository"], facts["revision"], facts["asked revision"]) == (REPOSITORY, COMMIT, "main")
     assert on_hub.target_options == {"revision": "main"} and local.target_options == {}
-    assert in_file.target_facts["file"] == "tiny.safetensors" and in_file.target_facts["weights"]["tiny.safetensors"]
+    assert in_file.target_facts["file"] == "tiny.safetensors" and in_file.target_facts["weights"]["file"]
     assert loaded.target == "StableDiffusionPipeline" == loaded.target_facts["object"]
     stored = json.loads((tmp_path / "b" / "run.json").read_text())
     assert stored["target_facts"]["revision"] == COMMIT and stored["target_options"] == {"revision": "main"}
@@ -167,7 +167,7 @@ def test_what_a_file_lacks_comes_from_its_configuration(registry, tmp_path, star
     path = tmp_path / "part.safetensors"
     save_file({name: value for name, value in load_file(whole).items() if not name.startswith(start)}, path)
     target = open_target(registry, str(path), TargetOptions(config=str(pipelines.TINY_SD)))
-    assert {n.partition("/")[0] for n in target.weights() if n.endswith(".safetensors")} == {path.name, part}
+    assert {n.partition("/")[0] for n in target.weights() if n.endswith(".safetensors")} == {part}
     target.open(rows=2)
     for name in ("text_encoder", "vae", "unet"):
         wanted = getattr(pipelines.sd(), name).state_dict()
@@ -190,6 +190,14 @@ def test_a_file_of_a_transformer_alone(registry, tmp_path):
     for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"):
         wanted, found = getattr(pipeline, name).state_dict(), getattr(target, name).state_dict()
         assert found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted), name
+
+
+def test_a_file_is_the_same_model_under_another_name(registry, tmp_path):
+    first = single_file(pipelines.sd(), tmp_path / "a.safetensors")
+    second = shutil.copy(first, tmp_path / "b.safetensors")
+    given = TargetOptions(config=str(pipelines.TINY_SD))
+    one, other = (open_target(registry, str(path), given) for path in (first, second))
+    assert one.fingerprint == other.fingerprint and other.facts()["file"] == "b.safetensors"
 
 
 def test_of_a_file_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
@@ -309,11 +317,38 @@ def test_a_file_that_does_not_tell_its_configuration(registry, tmp_path):
     save_file({"weight": torch.zeros(2)}, path)
     why, fix = refused(registry, path)
     assert "does not say which configuration it has" in why and "--config FOLDER" in fix
+    assert "no such folder" in refused(registry, path, config="./nowhere")[0]
     path.write_bytes(b"damaged")
     assert "fetch it again" in refused(registry, path)[1]
     (tmp_path / "notes.txt").write_text("hello")
     assert "not a file of weights" in refused(registry, tmp_path / "notes.txt")[0]
-    assert "no such folder" in refused(registry, path, config="./nowhere")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("lora_unet_mid_block.lora_down.weight", "it is a LoRA"),
+        ("unet.mid_block.to_q.lora_A.weight", "it is a LoRA"),
+        ("unet.mid_block.processor.to_q_lora.down.weight", "it is a LoRA"),
+        ("control_model.input_blocks.0.0.weight", "it is a ControlNet"),
+        ("controlnet_cond_embedding.conv_in.weight", "it is a ControlNet"),
+    ],
+)
+def test_a_file_of_what_goes_beside_a_model(registry, tmp_path, name, why):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "beside.safetensors"
+    save_file({name: torch.zeros(2, 2)}, path)
+    for options in ({}, {"config": str(pipelines.TINY_SD)}):
+        said, fix = refused(registry, path, **options)
+        assert why in said and ("--lora" in fix) == ("LoRA" in why)
+
+
+def test_a_configuration_with_code_of_its_own(registry, copy, tmp_path):
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": ["pipeline", "Mine"]}))
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    assert "--config" in refused(registry, f"stable-diffusion:{file}", config=str(copy))[1]
 
 
 def test_the_repository_that_a_file_goes_by(registry, cache, tmp_path):
@@ -402,6 +437,18 @@ def test_resolution(registry):
     assert target.denoiser(torch.zeros(1, 4, 32, 32), 1, target.condition([""])).shape == (1, 4, 32, 32)
     why, fix = refused(registry, pipelines.TINY_SD, UsageError, resolution=30)
     assert "multiple of 4" in why and "its own is 32" in fix
+
+
+def test_a_model_of_no_size_of_its_own(registry, copy):
+    path = copy / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": None}))
+    why, fix = refused(registry, copy)
+    assert "does not say of which size" in why and "--resolution" in fix
+    target = open_target(registry, str(copy), TargetOptions(resolution=64))
+    target.open(rows=2)
+    assert (target.image_size, target.sample_shape) == (64, (4, 32, 32))
+    why, fix = refused(registry, copy, UsageError, resolution=30)
+    assert "multiple of 4" in why and "try 512" in fix
 
 
 def test_files_are_hashed_once_until_they_change(tmp_path, monkeypatch):
