@@ -1,4 +1,4 @@
-"""The tiny Stable Diffusion in one file, in the layout of the program that trained the real one."""
+"""Tiny pipelines in one file, in the layout of the programs that trained the real ones."""
 
 import re
 
@@ -22,6 +22,49 @@ def single_file(pipeline, path):
     for name, value in pipeline.text_encoder.state_dict().items():
         found[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
     found["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file({name: value.contiguous().clone() for name, value in found.items()}, path)
+    return path
+
+
+SD3 = {"time_text_embed.timestep_embedder.linear_": "t_embedder.mlp.", "proj_out.": "final_layer.linear."}
+SD3 |= {
+    "time_text_embed.text_embedder.linear_": "y_embedder.mlp.",
+    "norm_out.linear.": "final_layer.adaLN_modulation.1.",
+}
+SD3 |= {"pos_embed.proj.": "x_embedder.proj."}
+BLOCK = {"attn.to_out.0.": "x_block.attn.proj.", "attn.to_add_out.": "context_block.attn.proj."}
+BLOCK |= {
+    f"{ff}.net.{ours}": f"{side}.mlp.fc{n}."
+    for ff, side in (("ff", "x_block"), ("ff_context", "context_block"))
+    for ours, n in (("0.proj.", 1), ("2.", 2))
+}
+BLOCK |= {"norm1.linear.": "x_block.adaLN_modulation.1.", "norm1_context.linear.": "context_block.adaLN_modulation.1."}
+
+
+def sd3_file(pipeline, path):
+    """The transformer alone: no text encoders, no VAE."""
+    ours, found = pipeline.transformer.state_dict(), {}
+    last = pipeline.transformer.config.num_layers - 1
+    for name, value in ours.items():
+        if name.startswith("norm_out.linear.") or name.startswith(f"transformer_blocks.{last}.norm1_context."):
+            value = torch.cat(value.chunk(2)[::-1])  # scale and shift the other way round
+        if match := re.fullmatch(r"transformer_blocks\.(\d+)\.(.*)", name):
+            block, rest = match.groups()
+            if rest.startswith(("attn.to_q.", "attn.add_q_proj.")):
+                others = [ours[name.replace("_q", f"_{c}")] for c in "kv"]
+                side = "x" if "to_q" in rest else "context"
+                rest, value = f"{side}_block.attn.qkv.{rest.rpartition('.')[2]}", torch.cat([value, *others])
+            elif rest.startswith(("attn.to_k", "attn.to_v", "attn.add_k", "attn.add_v")):
+                continue
+            else:
+                rest = renamed(rest, BLOCK)
+            name = f"joint_blocks.{block}.{rest}"
+        elif name == "pos_embed.pos_embed":
+            name = "pos_embed"
+        else:
+            name = renamed(name, SD3)
+            name = name.replace("mlp.1.", "mlp.0.") if "embedder.mlp" in name else name
+        found[f"model.diffusion_model.{name}"] = value
     save_file({name: value.contiguous().clone() for name, value in found.items()}, path)
     return path
 

@@ -248,13 +248,18 @@ def chosen(names: Iterable[str], allow_pickle: bool = False) -> list[str]:
 def settled(network: Any, dtype: str) -> Any:
     """A network in evaluation mode, without gradients, in the precision asked for: libraries do not always see to it.
 
-    What they keep in float32 on purpose stays so.
+    What they keep in float32 on purpose, as when they load it from a folder, stays so.
     """
     import torch
 
     wanted = getattr(torch, dtype)
     if network.dtype != wanted:
+        # T5's overflow in float16; bfloat16 has the range.
+        names = set(getattr(network, "_keep_in_fp32_modules", None) or ()) if dtype == "float16" else set()
+        kept = {name: value.data for name, value in network.named_parameters() if names & set(name.split("."))}
         network.to(dtype=wanted)
+        for name, value in kept.items():
+            network.get_parameter(name).data = value.float()
     return network.eval().requires_grad_(False)
 
 
@@ -276,34 +281,46 @@ def schedule_of(config: dict[str, Any]) -> Schedule:
     That is diffusers' own table of training sigmas, in ascending order.
 
     Raises:
-        UnavailableError: It has neither betas nor sigmas of a flow, or the prediction type is unknown.
+        UnavailableError: It is none of diffusers', has neither betas nor sigmas of a flow, or uses them in its own way.
     """
     import diffusers
+    import numpy as np
 
     from mia_bench.diffusion.schedule import Schedule
 
     name = str(config.get("_class_name"))
-    cls = getattr(diffusers, name, diffusers.DDPMScheduler)
-    what = f"scheduler {name}"
+    cls: Any = getattr(diffusers, name, None)
+    what, usual = f"scheduler {name}", "use a DDPM-, DDIM- or FlowMatchEuler-style scheduler"
+    known = isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)
+    if not known:
+        raise UnavailableError(what, "diffusers has no scheduler of that name", usual)
     try:
         with quiet():
             scheduler = cls.from_config(config)
+        given = scheduler.config
         if name.startswith("FlowMatch"):
-            if scheduler.config.get("invert_sigmas"):
+            if given.get("invert_sigmas"):
                 raise ValueError("its sigmas are inverted")
-            count = int(scheduler.config.num_train_timesteps)
-            shift = 1.0 if scheduler.config.get("use_dynamic_shifting") else float(scheduler.config.shift)
-            return Schedule.from_flow(count, shift)
-        if not hasattr(scheduler, "betas"):
-            raise UnavailableError(what, "it has no betas", "use a DDPM-, DDIM- or FlowMatchEuler-style scheduler")
-        offset = int(scheduler.config.get("steps_offset", 0))
-        return Schedule.from_betas(scheduler.betas.double().numpy(), scheduler.config.prediction_type, offset)
-    except (ValueError, TypeError, NotImplementedError) as error:
+            shift = 1.0 if given.get("use_dynamic_shifting") else float(given.shift)
+            return Schedule.from_flow(int(given.num_train_timesteps), shift)
+        if not hasattr(scheduler, "alphas_cumprod") or "prediction_type" not in given:
+            raise UnavailableError(what, "it has no betas, or does not say what is predicted", usual)
+        if given.get("timestep_type") == "continuous":
+            raise UnavailableError(what, "its timesteps are continuous", usual)
+        betas, offset = scheduler.betas.double().numpy(), int(given.get("steps_offset", 0))
+        schedule = Schedule.from_betas(betas, given.prediction_type, offset)
+        # In float32, and with a last level that is not quite zero, where that is rescaled.
+        if not np.allclose(schedule.abar, scheduler.alphas_cumprod.double().numpy(), rtol=1e-3, atol=1e-5):
+            raise UnavailableError(what, "its noise levels are not those of its betas", usual)
+        return schedule
+    except UnavailableError:
+        raise
+    except Exception as error:  # many kinds, of whatever a configuration may say
         raise UnavailableError(what, brief(error), "check scheduler/scheduler_config.json") from error
 
 
-def square(denoiser: Any, channels: int | None = None) -> int:
-    """Side of a denoiser's inputs.
+def square(denoiser: Any, channels: int | None = None) -> int | None:
+    """Side of a denoiser's inputs, or None if it does not say.
 
     Args:
         denoiser: A diffusers network that predicts noise.
@@ -315,14 +332,15 @@ def square(denoiser: Any, channels: int | None = None) -> int:
     size, config = denoiser.config.sample_size, denoiser.config
     sides = set(size) if isinstance(size, list | tuple) else {size}
     part = "transformer" if "Transformer" in type(denoiser).__name__ else "unet"
-    if len(sides) != 1 or None in sides:
+    if len(sides) != 1:
         raise UnavailableError(f"target part {part}", f"its sample_size is {size}", "use a model of square images")
     channels = channels or config.in_channels
     if {config.in_channels, config.out_channels} != {channels}:
         why = f"{config.in_channels} channels in and {config.out_channels} out, where {channels} are needed"
         fix = "inpainting, grey and learned-variance models do not fit"
         raise UnavailableError(f"target part {part}", why, fix)
-    return int(sides.pop())
+    side = sides.pop()
+    return None if side is None else int(side)
 
 
 def read_json(path: Path, repair: str = WHOLE) -> dict[str, Any]:

@@ -75,8 +75,12 @@ def _snapshot(repository: str, revision: str | None, wanted: tuple[str, ...]) ->
     hub_logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
+    # `*` matches slashes too.
+    nested = None if any("/" in pattern for pattern in wanted) else ["*/*"]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(wanted)))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=list(wanted), ignore_patterns=nested)
+        )
     except Exception as error:  # huggingface_hub's, the HTTP client's and the file system's
         raise refusal(error, repository, revision, wanted) from error
 
@@ -120,5 +124,6 @@ def fetching(repository: str, revision: str | None, wanted: Sequence[str]) -> st
     at = ["--revision", revision] if revision else []
     folders = dict.fromkeys(p.partition("/")[0] + "/*" if "/" in p else p for p in wanted)
     include = [word for folder in folders for word in ("--include", folder)]
-    others = [word for name in OTHERS for word in ("--exclude", name)] if any("/" in p for p in wanted) else []
+    unwanted = OTHERS if any("/" in p for p in wanted) else ("*/*",)
+    others = [word for name in unwanted for word in ("--exclude", name)]
     return shlex.join(["hf", "download", repository, *at, *include, *others])

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 # What a file says about its configuration; of others it does not tell, e.g., whether they predict noise or velocity.
 TELLING = frozenset({"v1", "xl_base", "sd3", "sd35_large", "sd35_medium", "flux-dev", "flux-schnell"})
-NOT_READ = ("feature_extractor", "image_encoder", "safety_checker")
+# Of a configuration, what tells who saved it and when, not what it does.
+STAMPS = frozenset({"transformers_version", "architectures", "dtype", "torch_dtype"})
+# How names begin in a file that holds the part; of text encoders, either both CLIP's are there or none.
+VAE = ("first_stage_model.", "vae.")
+T5 = ("text_encoders.t5xxl.",)
+CLIP = ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
 
 
 class Loaded(Checkpoint):
@@ -68,18 +73,38 @@ class Loaded(Checkpoint):
         found = self._part(part)
         if hasattr(found, "state_dict"):
             yield f"{part}/weights", hash_tensors(found.state_dict())
+        if hasattr(found, "named_modules") and (scales := adapter_scales(found)):
+            yield f"{part}/adapters", hash_json(scales)
         if hasattr(found, "get_vocab"):
-            backend = getattr(found, "backend_tokenizer", None)
-            text = backend.to_str() if backend else json.dumps(found.get_vocab(), sort_keys=True)
-            yield f"{part}/vocabulary", hashlib.sha256(text.encode()).hexdigest()
-        config = json.dumps(self.config(part), sort_keys=True, default=str)
-        yield f"{part}/config", hashlib.sha256(config.encode()).hexdigest()
+            yield f"{part}/vocabulary", hash_json(vocabulary(found))
+        config = {k: v for k, v in self.config(part).items() if not k.startswith("_") and k not in STAMPS}
+        yield f"{part}/config", hash_json({**config, "class": type(found).__name__})
 
     def _part(self, part: str) -> Any:
         found = getattr(self.pipeline, part, None)
         if found is None:
             raise UnavailableError(f"pipeline {type(self.pipeline).__name__}", f"its part {part} is missing", WHOLE)
         return found
+
+
+def adapter_scales(network: Any) -> dict[str, Any]:
+    """What peft does at each layer beside the weights; nothing where there are no adapters."""
+    layers = {name: layer for name, layer in network.named_modules() if hasattr(layer, "merged_adapters")}
+    states = ("scaling", "active_adapters", "merged_adapters", "disable_adapters")
+    return {name: {state: getattr(layer, state, None) for state in states} for name, layer in layers.items()}
+
+
+def vocabulary(tokenizer: Any) -> dict[str, Any]:
+    """All that decides a tokenizer's ids, without what it was last asked to pad and truncate to."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    known = json.loads(backend.to_str()) if backend else {"vocabulary": tokenizer.get_vocab()}
+    asked = ("pad_token", "pad_token_id", "model_max_length", "padding_side", "truncation_side")
+    return {**known, "padding": None, "truncation": None, **{name: getattr(tokenizer, name, None) for name in asked}}
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a value, the same in whatever order its keys are."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -100,7 +125,7 @@ class SingleFile(Checkpoint):
     Args:
         path: The file.
         configured: A pipeline folder of the same kind, whose configurations and vocabularies are used; text encoders
-            that are not in the file come from there too.
+            and a VAE that are not in the file come from there too.
         allow_pickle: Whether the file may be pickled; tensors alone are unpickled.
 
     Raises:
@@ -111,7 +136,6 @@ class SingleFile(Checkpoint):
         refuse_pickle(path, allow_pickle)
         self.path, self.configured, self.allow_pickle = path, configured, allow_pickle
         self.facts = {"file": path.name, **{f"config {k}": v for k, v in configured.facts.items()}}
-        self._pipelines: dict[str, Loaded] = {}
 
     def index(self) -> Mapping[str, Any]:
         return self.configured.index()
@@ -123,7 +147,7 @@ class SingleFile(Checkpoint):
         return {name: hash_file(path) for name, path in self.paths(parts).items()}
 
     def paths(self, parts: Iterable[str]) -> dict[str, Path]:
-        found = {self.path.name: self.path}
+        found = {"file": self.path}  # a model is the same under another name
         for part in parts:
             folder = self.configured.place(part)
             texts = [p for p in sorted(folder.iterdir()) if p.suffix in TEXTS] if folder.is_dir() else []
@@ -135,45 +159,40 @@ class SingleFile(Checkpoint):
         self.configured.check(part for part in parts if self.lacks(part))
 
     def load(self, classes: Sequence[str], part: str, dtype: str = "float32") -> Any:
-        self.class_of(part, classes)
-        if dtype not in self._pipelines:
-            self._pipelines[dtype] = Loaded(self._open(dtype), self.facts)
-        return self._pipelines[dtype].load(classes, part, dtype)
+        cls = self.class_of(part, classes)
+        if not hasattr(cls, "forward") or self.lacks(part):
+            return self.configured.load(classes, part, dtype)
+        what = f"target file {self.path}"
+        network, missing = self._converted(part, dtype, what)
+        complete(what, cls, [*missing, *(name for name, value in network.named_parameters() if value.is_meta)])
+        return settled(network, dtype)
 
-    def _open(self, dtype: str) -> Any:
+    def _converted(self, part: str, dtype: str, what: str) -> tuple[Any, list[str]]:
+        """A network of the file, and the names of what it lacked."""
         import diffusers
         import torch
 
-        cls = getattr(diffusers, str(self.index()["_class_name"]))
-        unread = {name: None for name in NOT_READ if name in self.index()}
-        what = f"target file {self.path}"
+        index = self.index()
+        others = {n: None for n, value in index.items() if isinstance(value, list) and n not in (part, "_class_name")}
         try:
             with quiet(), recorded() as missing:
-                pipeline = cls.from_single_file(
+                pipeline = getattr(diffusers, str(index["_class_name"])).from_single_file(
                     str(self.path),
                     config=str(self.configured.root),
                     local_files_only=True,
                     torch_dtype=getattr(torch, dtype),
-                    **unread,
+                    **others,
                 )
         except Exception as error:  # many kinds, from KeyError to safetensors' own
             fix = "give the folder or repository of a pipeline of its kind with --config"
             raise UnavailableError(what, f"{type(error).__name__}: {brief(error)}", fix) from error
-        complete(what, cls, missing)
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                complete(what, type(part), [n for n, p in part.named_parameters() if p.is_meta])
-        return pipeline
+        return getattr(pipeline, part), missing
 
     def lacks(self, part: str) -> bool:
-        """Whether it is a text encoder whose weights are not in the file."""
-        if not part.startswith("text_encoder"):
-            return False
-        t5 = "T5" in str(self.index().get(part))
-        starts = (
-            ("text_encoders.t5xxl.",) if t5 else ("cond_stage_model.", "conditioner.embedders.", "text_encoders.clip")
-        )
-        return self.path.suffix not in PICKLED and not any(name.startswith(starts) for name in shapes(self.path))
+        """Whether it is a text encoder or VAE whose weights are not in the file; a pickled one is taken for whole."""
+        starts = VAE if part == "vae" else T5 if "T5" in str(self.index().get(part)) else CLIP
+        asked = part == "vae" or part.startswith("text_encoder")
+        return asked and self.path.suffix not in PICKLED and not any(n.startswith(starts) for n in shapes(self.path))
 
 
 def refuse_pickle(path: Path, allow_pickle: bool) -> None:
@@ -187,6 +206,19 @@ def refuse_pickle(path: Path, allow_pickle: bool) -> None:
         raise UnavailableError(f"target file {path}", why, "convert it to .safetensors, or add --allow-pickle")
     if path.suffix not in {*PICKLED, ".safetensors"}:
         raise UnavailableError(f"target file {path}", "not a file of weights", "give a .safetensors file or a folder")
+
+
+def refuse_adapter(path: Path) -> None:
+    """Check that a file is not one of weights that go beside a model's.
+
+    Raises:
+        UnavailableError: It is, or it is damaged.
+    """
+    names = shapes(path)
+    if any(".lora_" in name or "_lora." in name or ".lora." in name for name in names):
+        raise UnavailableError(f"target file {path}", "it is a LoRA, no model", f"--target MODEL --lora {path}")
+    if any(name.startswith(("control_model.", "controlnet_")) for name in names):
+        raise UnavailableError(f"target file {path}", "it is a ControlNet, no model", "give the model that it is for")
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -26,6 +26,7 @@ class PipelineTarget(Target):
 
     Attributes:
         parts: Part -> classes it may be, the usual one first.
+        optional: Those that a pipeline may lack.
         denoiser_part: The one that predicts.
         vae_part: The one that encodes and decodes, or nothing.
         upcast_vae: Whether a VAE that says so (`force_upcast`) runs in float32 where float16 is asked for.
@@ -33,6 +34,7 @@ class PipelineTarget(Target):
 
     reads = frozenset({"revision", "lora", "allow_pickle", "config", "offload", "resolution"})
     parts: ClassVar[Mapping[str, tuple[str, ...]]]
+    optional: ClassVar[frozenset[str]] = frozenset()
     denoiser_part: ClassVar[str] = "unet"
     vae_part: ClassVar[str] = "vae"
     upcast_vae: ClassVar[bool] = False
@@ -88,20 +90,30 @@ class PipelineTarget(Target):
 
     @property
     def present(self) -> list[str]:
-        """The parts that the pipeline has."""
-        return [part for part in self.parts if self.checkpoint.has(part)]
+        """The parts that the pipeline has.
 
-    def shape(self, channels: int, side: int, factor: int = 1, multiple: int | None = None) -> None:
+        Raises:
+            UnavailableError: It lacks one that the family cannot do without.
+        """
+        found = [part for part in self.parts if self.checkpoint.has(part)]
+        if lacking := [part for part in self.parts if part not in found and part not in self.optional]:
+            name = self.checkpoint.index().get("_class_name")
+            why = f"this {name} has none, and the family {self.meta.name} cannot do without"
+            raise UnavailableError(f"target part {lacking[0]}", why, "give a complete pipeline; refiners do not fit")
+        return found
+
+    def shape(self, channels: int, side: int | None, factor: int = 1, multiple: int | None = None) -> None:
         """Set the size of inputs, `side` unless the user asked for another.
 
         Args:
             channels: Of one input.
-            side: The model's own, in inputs.
+            side: The model's own, in inputs; None if it does not say.
             factor: Pixels to a side of one input.
             multiple: What the side must be divisible by; the U-Net's own if not given.
 
         Raises:
             UsageError: The user's resolution does not fit.
+            UnavailableError: There is no resolution.
         """
         if multiple is None:
             blocks = self.denoiser_module.config.block_out_channels
@@ -109,8 +121,12 @@ class PipelineTarget(Target):
         if asked := self.options.resolution:
             if asked % (factor * multiple):
                 why = f"the model needs a multiple of {factor * multiple}"
-                raise UsageError(f"--resolution {asked}", why, f"its own is {side * factor}")
+                fix = f"its own is {side * factor}" if side else f"try {512 // (factor * multiple) * factor * multiple}"
+                raise UsageError(f"--resolution {asked}", why, fix)
             side = asked // factor
+        if side is None:
+            why = "its configuration does not say of which size its images are (sample_size)"
+            raise UnavailableError(f"target part {self.denoiser_part}", why, "add --resolution PIXELS")
         self.sample_shape, self.image_size = (channels, side, side), side * factor
 
     def check_unet(self, *expected: str) -> None:
@@ -162,14 +178,15 @@ class PipelineTarget(Target):
     def load(self) -> None:
         import torch
 
-        for part, classes in self.parts.items():
+        for part in self.optional:
+            setattr(self, part, None)
+        for part in self.present:
             if part == "scheduler":
                 continue
             dtype = self.dtype
             if part == self.vae_part and self.upcast_vae and dtype == "float16":
                 dtype = "float32" if self.checkpoint.config(part).get("force_upcast", True) else dtype
-            found = self.checkpoint.load(classes, part, dtype) if self.checkpoint.has(part) else None
-            setattr(self, part, found)
+            setattr(self, part, self.checkpoint.load(self.parts[part], part, dtype))
         if self.options.lora:
             from mia_bench.diffusion.lora import fuse
 
@@ -204,9 +221,16 @@ class PipelineTarget(Target):
         return image
 
     @property
-    def _scaling(self) -> tuple[float, float]:
+    def _scaling(self) -> tuple[float | torch.Tensor, float | torch.Tensor]:
+        """What latents are multiplied with once their shift is taken off; float32 `(1, C, 1, 1)` if by channel."""
+        import torch
+
         config = self.autoencoder.config
-        return config.scaling_factor, config.get("shift_factor") or 0.0
+        mean, std = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or std is None:
+            return config.scaling_factor, config.get("shift_factor") or 0.0
+        mean, std = (torch.tensor(v, dtype=torch.float32, device=self.device).view(1, -1, 1, 1) for v in (mean, std))
+        return config.scaling_factor / std, mean
 
     def network(self) -> torch.nn.Module:
         module: torch.nn.Module = self.denoiser_module

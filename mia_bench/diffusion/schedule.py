@@ -90,11 +90,19 @@ class Schedule:
         Raises:
             ValueError: There is no signal at `t`, as at the last level of a flow.
         """
-        if self.signal[t] < PURE:
-            raise ValueError(f"timestep {t} is pure noise: no image can be told from it; start below it")
+        self.check_signal(t)
         x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
         result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)
         return combine(result, lambda v, e: f"J({v},{e},{t}>{to})", x, eps)
+
+    def check_signal(self, t: int) -> None:
+        """Check that an image can be told from its noised version at `t`.
+
+        Raises:
+            ValueError: It is pure noise.
+        """
+        if self.signal[t] < PURE:
+            raise ValueError(f"timestep {t} is pure noise: no image can be told from it; start below it")
 
     def epsilon(self, output: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The predicted noise, from whatever the network predicts.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mia_bench.diffusion import hub
 from mia_bench.diffusion.checkpoint import INDEX, Checkpoint, Folder, chosen, read_json
-from mia_bench.diffusion.loaded import Loaded, SingleFile, configuration_of, refuse_pickle
+from mia_bench.diffusion.loaded import Loaded, SingleFile, configuration_of, refuse_adapter, refuse_pickle
 from mia_bench.errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -40,11 +40,16 @@ def open_checkpoint(spec: Any, options: TargetOptions, parts: Iterable[str]) -> 
     """
     if not isinstance(spec, str):
         _unused(options, "a pipeline object", "revision", "config", "allow_pickle")
+        if options.lora:
+            why = "the target is a pipeline object, whose own weights each run would change again"
+            fix = "fuse it yourself: pipeline.load_lora_weights(...), fuse_lora(), unload_lora_weights()"
+            raise UsageError(f"--lora {options.lora[0]}", why, fix)
         return Loaded(spec)
     path = Path(spec).expanduser()
     if path.is_file():
         _unused(options, "a file", "revision")
         refuse_pickle(path, options.allow_pickle)
+        refuse_adapter(path)
         return _single_file(path, options, tuple(parts))
     _unused(options, "a folder or repository, which has its own", "config")
     if path.is_dir():
@@ -82,7 +87,7 @@ def _repository(spec: str, options: TargetOptions, parts: tuple[str, ...], weigh
 
 
 def _single_file(path: Path, options: TargetOptions, parts: tuple[str, ...]) -> SingleFile:
-    """A file, with the text encoders that it lacks."""
+    """A file, with the text encoders and the VAE that it lacks."""
     configured = _configured(path, options, parts)
     found = SingleFile(path, configured, options.allow_pickle)
     repository = configured.facts.get("repository")

@@ -148,6 +148,33 @@ def test_images_are_the_vaes(opened, name):
     assert (name == "ldm") == (not std.any())
 
 
+def test_latents_scaled_by_channel(tmp_path):
+    """As SDXL's pipeline decodes them."""
+    from diffusers import StableDiffusionXLPipeline
+
+    folder = pipelines.saved("sdxl", tmp_path / "pipeline")
+    mean, std = [0.5, -1.0, 2.0, 0.0], [0.5, 2.0, 1.0, 3.0]
+    pipelines.vae(scaling_factor=0.13025, latents_mean=mean, latents_std=std).save_pretrained(folder / "vae")
+    pipeline = StableDiffusionXLPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    target = open_target(Registry.load(), str(folder))
+    target.open(rows=4)
+    latents = []
+
+    def keep(_, step, t, values):
+        latents.append(values["latents"])
+        return {}
+
+    call = {"prompt": "a dog", "height": 32, "width": 32, **ONE, "guidance_scale": 1.0}
+    images = pipeline(**call, output_type="pt", callback_on_step_end=keep, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(target.shown(latents[-1]) / 2 + 0.5, images[0], rtol=1e-4, atol=1e-4)
+    pixels = normal(2, 3, 32, 32).clamp(-1, 1)
+    with torch.no_grad():
+        found = pipeline.vae.encode(pixels).latent_dist.mode()
+    wanted = (found - torch.tensor(mean).view(4, 1, 1)) / torch.tensor(std).view(4, 1, 1) * 0.13025
+    torch.testing.assert_close(target.encode(pixels), wanted, **CLOSE)
+
+
 @pytest.mark.parametrize(("name", "part"), [("ddpm", "unet"), ("ldm", "unet")])
 def test_unconditional_predictions_are_the_pipelines(opened, name, part):
     pipeline, target = opened(name)
@@ -243,6 +270,46 @@ def test_levels_are_those_of_diffusers_flow_scheduler(shift, dynamic):
     assert ours.prediction == "flow" and 0 < ours.signal[-1] < 1e-12
 
 
+LIKE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+@pytest.mark.parametrize("more", [{}, {"rescale_betas_zero_snr": True}])
+@pytest.mark.parametrize("name", ["DDIM", "DDPM", "PNDM", "EulerDiscrete", "DPMSolverMultistep", "UniPCMultistep"])
+def test_levels_are_those_of_diffusers_schedulers(name, more):
+    import diffusers
+
+    from mia_bench.diffusion.checkpoint import schedule_of
+
+    config = {"_class_name": f"{name}Scheduler", **LIKE, **more}
+    theirs = getattr(diffusers, f"{name}Scheduler").from_config(config).alphas_cumprod
+    torch.testing.assert_close(torch.from_numpy(schedule_of(config).abar).float(), theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({}, "scheduler None: diffusers has no scheduler of that name"),
+        ({"_class_name": "SomeNewFlowScheduler"}, "no scheduler of that name"),
+        ({"_class_name": "FlowMatchSomethingNewScheduler"}, "no scheduler of that name"),
+        ({"_class_name": "UNet2DModel"}, "no scheduler of that name"),
+        ({"_class_name": "RePaintScheduler"}, "does not say what is predicted"),
+        ({"_class_name": "IPNDMScheduler"}, "it has no betas"),
+        ({"_class_name": "CogVideoXDDIMScheduler"}, "its noise levels are not those of its betas"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "its timesteps are continuous"),
+        ({"_class_name": "DDIMScheduler", "num_train_timesteps": None}, "scheduler DDIMScheduler: "),
+        ({"_class_name": "DDIMScheduler", "num_train_timesteps": -5}, "scheduler DDIMScheduler: "),
+        ({"_class_name": "DDIMScheduler", "beta_schedule": "new"}, "new is not implemented"),
+    ],
+)
+def test_schedulers_of_another_kind_are_refused(config, why):
+    from mia_bench.diffusion.checkpoint import schedule_of
+    from mia_bench.errors import UnavailableError
+
+    with pytest.raises(UnavailableError) as caught:
+        schedule_of(LIKE | config if "beta_schedule" not in config else config)
+    assert why in str(caught.value) and caught.value.fix
+
+
 @pytest.mark.parametrize("prediction", ["v_prediction", "flow"])
 def test_noise_of_gaussian_data(prediction):
     """Data N(m, s^2): the best network's velocity is known, and so is the noise, which is minus b times the score."""
@@ -271,6 +338,26 @@ def test_there_is_no_image_in_pure_noise():
     with pytest.raises(ValueError, match="pure noise"):
         schedule.jump(x, x, 999, 0)
     assert schedule.jump(x, x, 998, 0).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_object_is_cast_as_a_folder_is_loaded(opened, dtype):
+    """Down to T5's weights, which stay in float32 where float16 is asked for."""
+    from copy import deepcopy
+
+    pipeline, whole = opened("sd3")
+    found = {}
+    for spec in (whole.argument, deepcopy(pipeline)):
+        target = open_target(Registry.load(), spec)
+        target.open(rows=2, dtype=dtype)
+        parts = ("text_encoder", "text_encoder_3", "transformer", "vae")
+        found[spec] = {f"{p}.{n}": v for p in parts for n, v in getattr(target, p).state_dict().items()}
+    wanted, cast = found.values()
+    assert {str(v.dtype) for n, v in cast.items() if ".wo." in n} == {
+        "torch.float32" if dtype == "float16" else "torch.bfloat16"
+    }
+    assert wanted.keys() == cast.keys()
+    assert all(wanted[n].dtype == cast[n].dtype and torch.equal(wanted[n], cast[n]) for n in wanted)
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "ldm", "ddpm"])

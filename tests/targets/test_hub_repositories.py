@@ -174,6 +174,20 @@ def test_no_room(registry, at_hub, pipeline):
         assert open_target(registry, NAME).weights(), "and goes on where it stopped"
 
 
+def test_of_an_adapters_repository_only_its_own_files_are_fetched(registry, at_hub, tmp_path):
+    folder = tmp_path / "adapter"
+    (folder / "full").mkdir(parents=True)
+    (folder / "full" / "model.safetensors").write_bytes(b"not needed")
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(b"needed")
+    with serving(**{NAME: folder}) as server:
+        at_hub(server)
+        target = open_target(registry, str(pipelines.TINY_SD), TargetOptions(lora=(f"{NAME}:0.5",)))
+        assert "lora 0 x 0.5" in target.weights()
+        fetched = [path for method, path in server.asked if method == "GET" and "/resolve/" in path]
+    assert [path.rpartition("/")[2] for path in fetched] == ["pytorch_lora_weights.safetensors"]
+    assert "--exclude '*/*'" in hub.fetching(NAME, None, ["*.safetensors"])
+
+
 # Known names --------------------------------------------------------------------------------------------------------
 
 

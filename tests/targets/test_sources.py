@@ -1,5 +1,6 @@
 """One pipeline as folder, hub cache, single file and object: the same scores; and what may not be read."""
 
+import functools
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import pipelines
 import pytest
 import tiny
 import torch
-from singlefile import single_file
+from singlefile import sd3_file, single_file
 
 from mia_bench import TargetOptions
 from mia_bench.diffusion import hub
@@ -76,7 +77,7 @@ def test_the_same_scores_wherever_the_pipeline_is(registry, cache, tmp_path):
     facts = on_hub.target_facts
     assert (facts["repository"], facts["revision"], facts["asked revision"]) == (REPOSITORY, COMMIT, "main")
     assert on_hub.target_options == {"revision": "main"} and local.target_options == {}
-    assert in_file.target_facts["file"] == "tiny.safetensors" and in_file.target_facts["weights"]["tiny.safetensors"]
+    assert in_file.target_facts["file"] == "tiny.safetensors" and in_file.target_facts["weights"]["file"]
     assert loaded.target == "StableDiffusionPipeline" == loaded.target_facts["object"]
     stored = json.loads((tmp_path / "b" / "run.json").read_text())
     assert stored["target_facts"]["revision"] == COMMIT and stored["target_options"] == {"revision": "main"}
@@ -91,6 +92,47 @@ def test_a_tensor_more_or_less_is_another_object():
     next(pipeline.unet.parameters()).data.view(-1)[0] += 1e-3
     after = Loaded(pipeline).hashes(["unet", "tokenizer", "scheduler"])
     assert {n for n in before if before[n] != after[n]} == {"unet/weights"}
+
+
+def test_an_object_stays_itself(registry, copy, tmp_path):
+    """Wherever it was loaded from, after it was used, and after it was saved."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(copy, local_files_only=True)
+    wanted = open_target(registry, pipelines.sd()).weights()
+    target = open_target(registry, pipeline)
+    assert target.weights() == wanted
+    target.open(rows=2)
+    target.condition(["x", "a dog"])
+    pipeline.tokenizer(["a", "dog that runs"], padding=True, truncation=True, max_length=5)
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert open_target(registry, pipeline).weights() == wanted
+
+
+@pytest.mark.parametrize(("name", "value"), [("pad_token", "!"), ("model_max_length", 20), ("padding_side", "left")])
+def test_how_an_object_pads_is_part_of_its_identity(registry, name, value):
+    pipeline = pipelines.sd()
+    before = open_target(registry, pipelines.sd()).weights()
+    setattr(pipeline.tokenizer, name, value)
+    after = open_target(registry, pipeline).weights()
+    assert {n for n in before if before[n] != after[n]} == {"tokenizer/vocabulary"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "values"),
+    [
+        ("sdxl", "force_zeros_for_empty_prompt", (True, False)),
+        ("ddpm_class", "id2label", ({"0": "cat", "1": "dog"}, {"0": "dog", "1": "cat"})),
+    ],
+)
+def test_what_the_index_says_of_conditions_is_part_of_the_identity(registry, tmp_path, name, setting, values):
+    found = set()
+    for number, value in enumerate(values):
+        folder = pipelines.saved(name, tmp_path / str(number))
+        index = json.loads((folder / "model_index.json").read_text())
+        (folder / "model_index.json").write_text(json.dumps(index | {setting: value}))
+        found.add(open_target(registry, str(folder)).fingerprint)
+    assert len(found) == 2
 
 
 def test_half_precision_variants_are_read_where_there_is_nothing_else(registry, copy):
@@ -116,6 +158,68 @@ def test_sharded_weights_are_read_and_hashed(registry, copy):
     assert len(shards) > 2 and "unet/diffusion_pytorch_model.safetensors.index.json" in target.weights()
     target.open(rows=2)
     assert all(torch.equal(a, b) for a, b in zip(target.unet.parameters(), whole.unet.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(("start", "part"), [("cond_stage_model.", "text_encoder"), ("first_stage_model.", "vae")])
+def test_what_a_file_lacks_comes_from_its_configuration(registry, tmp_path, start, part):
+    from safetensors.torch import load_file, save_file
+
+    whole = single_file(pipelines.sd(), tmp_path / "whole.safetensors")
+    path = tmp_path / "part.safetensors"
+    save_file({name: value for name, value in load_file(whole).items() if not name.startswith(start)}, path)
+    target = open_target(registry, str(path), TargetOptions(config=str(pipelines.TINY_SD)))
+    assert {n.partition("/")[0] for n in target.weights() if n.endswith(".safetensors")} == {part}
+    target.open(rows=2)
+    for name in ("text_encoder", "vae", "unet"):
+        wanted = getattr(pipelines.sd(), name).state_dict()
+        found = getattr(target, name).state_dict()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted)
+
+
+def test_a_file_of_a_transformer_alone(registry, tmp_path):
+    """As SD3 medium is published: the encoders come from the configuration, T5 in several files."""
+    pipeline, folder = pipelines.made("sd3"), pipelines.saved("sd3", tmp_path / "pipeline")
+    shutil.rmtree(folder / "text_encoder_3")
+    pipeline.text_encoder_3.save_pretrained(folder / "text_encoder_3", max_shard_size="20KB")
+    for path in (folder / "transformer").glob("*.safetensors"):
+        path.unlink()
+    file = sd3_file(pipeline, tmp_path / "sd3.safetensors")
+    target = open_target(registry, str(file), TargetOptions(config=str(folder)))
+    assert sum("-of-" in name and name.startswith("text_encoder_3/") for name in target.weights()) > 1
+    assert set(target.fetch()) == set(target.weights())
+    target.open(rows=2)
+    for name in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"):
+        wanted, found = getattr(pipeline, name).state_dict(), getattr(target, name).state_dict()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[n], wanted[n]) for n in wanted), name
+
+
+def test_a_file_is_the_same_model_under_another_name(registry, tmp_path):
+    first = single_file(pipelines.sd(), tmp_path / "a.safetensors")
+    second = shutil.copy(first, tmp_path / "b.safetensors")
+    given = TargetOptions(config=str(pipelines.TINY_SD))
+    one, other = (open_target(registry, str(path), given) for path in (first, second))
+    assert one.fingerprint == other.fingerprint and other.facts()["file"] == "b.safetensors"
+
+
+def test_of_a_file_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    """One network at a time, so that two precisions do not make two pipelines."""
+    from diffusers import StableDiffusionPipeline
+
+    from mia_bench.diffusion.checkpoint import Folder
+    from mia_bench.diffusion.loaded import SingleFile
+
+    made, plain, path = [], StableDiffusionPipeline.__init__, single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+
+    @functools.wraps(plain)
+    def init(self, **parts):
+        made.append({name for name, part in parts.items() if isinstance(part, torch.nn.Module)})
+        plain(self, **parts)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__init__", init)
+    file = SingleFile(path, Folder(pipelines.TINY_SD))
+    assert file.load(("UNet2DConditionModel",), "unet", "float16").dtype == torch.float16
+    assert file.load(("AutoencoderKL",), "vae", "float32").dtype == torch.float32
+    assert made == [{"unet"}, {"vae"}]
 
 
 # What may not be read -----------------------------------------------------------------------------------------------
@@ -214,11 +318,38 @@ def test_a_file_that_does_not_tell_its_configuration(registry, tmp_path):
     save_file({"weight": torch.zeros(2)}, path)
     why, fix = refused(registry, path)
     assert "does not say which configuration it has" in why and "--config FOLDER" in fix
+    assert "no such folder" in refused(registry, path, config="./nowhere")[0]
     path.write_bytes(b"damaged")
     assert "fetch it again" in refused(registry, path)[1]
     (tmp_path / "notes.txt").write_text("hello")
     assert "not a file of weights" in refused(registry, tmp_path / "notes.txt")[0]
-    assert "no such folder" in refused(registry, path, config="./nowhere")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("lora_unet_mid_block.lora_down.weight", "it is a LoRA"),
+        ("unet.mid_block.to_q.lora_A.weight", "it is a LoRA"),
+        ("unet.mid_block.processor.to_q_lora.down.weight", "it is a LoRA"),
+        ("control_model.input_blocks.0.0.weight", "it is a ControlNet"),
+        ("controlnet_cond_embedding.conv_in.weight", "it is a ControlNet"),
+    ],
+)
+def test_a_file_of_what_goes_beside_a_model(registry, tmp_path, name, why):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "beside.safetensors"
+    save_file({name: torch.zeros(2, 2)}, path)
+    for options in ({}, {"config": str(pipelines.TINY_SD)}):
+        said, fix = refused(registry, path, **options)
+        assert why in said and ("--lora" in fix) == ("LoRA" in why)
+
+
+def test_a_configuration_with_code_of_its_own(registry, copy, tmp_path):
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": ["pipeline", "Mine"]}))
+    file = single_file(pipelines.sd(), tmp_path / "tiny.safetensors")
+    assert "--config" in refused(registry, f"stable-diffusion:{file}", config=str(copy))[1]
 
 
 def test_the_repository_that_a_file_goes_by(registry, cache, tmp_path):
@@ -274,6 +405,20 @@ def test_models_of_another_kind_are_refused(registry, copy, part, changes, why):
     assert why in refused(registry, copy)[0]
 
 
+@pytest.mark.parametrize(("name", "part"), [("sd", "vae"), ("sdxl", "text_encoder"), ("sd3", "text_encoder_2")])
+def test_a_pipeline_without_a_part_is_refused(registry, tmp_path, name, part):
+    """As SDXL's refiner is without its first text encoder; only SD3 can do without one, its T5."""
+    folder = pipelines.saved(name, tmp_path / "pipeline")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {part: [None, None]}))
+    why, _ = refused(registry, folder)
+    assert f"target part {part}: this {index['_class_name']} has none" in why
+    with pytest.raises(UnavailableError, match=f"target part {part}"):
+        open_target(registry, str(folder)).open(rows=2)
+    with pytest.raises(UnavailableError, match=f"target part {part}"):
+        open_target(registry, str(folder)).fetch()
+
+
 def test_a_pipeline_that_no_family_loads(registry, copy):
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
@@ -293,6 +438,18 @@ def test_resolution(registry):
     assert target.denoiser(torch.zeros(1, 4, 32, 32), 1, target.condition([""])).shape == (1, 4, 32, 32)
     why, fix = refused(registry, pipelines.TINY_SD, UsageError, resolution=30)
     assert "multiple of 4" in why and "its own is 32" in fix
+
+
+def test_a_model_of_no_size_of_its_own(registry, copy):
+    path = copy / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": None}))
+    why, fix = refused(registry, copy)
+    assert "does not say of which size" in why and "--resolution" in fix
+    target = open_target(registry, str(copy), TargetOptions(resolution=64))
+    target.open(rows=2)
+    assert (target.image_size, target.sample_shape) == (64, (4, 32, 32))
+    why, fix = refused(registry, copy, UsageError, resolution=30)
+    assert "multiple of 4" in why and "try 512" in fix
 
 
 def test_files_are_hashed_once_until_they_change(tmp_path, monkeypatch):

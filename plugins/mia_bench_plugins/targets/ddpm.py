@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mia_bench import Capability, Target, TargetMeta, hookimpl
 from mia_bench.diffusion.pipeline import PipelineTarget
@@ -54,6 +54,13 @@ class DDPM(PipelineTarget):
             for number, names in named.items()
             for name in {names, *str(names).split(",")}
         }
+
+    def settings(self) -> Mapping[str, Any]:
+        if not self.labels:
+            return super().settings()
+        from mia_bench.diffusion.loaded import hash_json
+
+        return {**super().settings(), "labels": hash_json(self.labels)}
 
     @property
     def null(self) -> int | None:

@@ -38,6 +38,7 @@ class StableDiffusion3(FlowTransformer):
         "transformer": ("SD3Transformer2DModel",),
         "vae": ("AutoencoderKL",),
     }
+    optional = frozenset({"text_encoder_3", "tokenizer_3"})
 
     def fit(self) -> None:
         from mia_bench.diffusion.checkpoint import square

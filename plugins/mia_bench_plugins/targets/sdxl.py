@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from mia_bench import Target, TargetMeta, hookimpl
 from mia_bench.diffusion.pipeline import PipelineTarget, ids
@@ -42,7 +43,14 @@ class StableDiffusionXL(PipelineTarget):
         super().fit()
         self.pooled = int(self.text_encoder_2.config.projection_dim)
         self.null = self.tokens([""]).to(self.device)
-        self.zeros = bool(self.checkpoint.index().get("force_zeros_for_empty_prompt", True))
+
+    @cached_property
+    def zeros(self) -> bool:
+        """Whether the null condition is zeros."""
+        return bool(self.checkpoint.index().get("force_zeros_for_empty_prompt", True))
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), "force_zeros_for_empty_prompt": self.zeros}
 
     def check_unet(self, *expected: str) -> None:
         super().check_unet("addition_embed_type")
