@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mia_bench import Sample
@@ -13,6 +14,7 @@ from mia_bench.errors import UnavailableError
 
 MEMBERS = ("member", "members")
 NONMEMBERS = ("nonmember", "nonmembers", "non-member", "non-members", "heldout", "holdout", "hold-out", "held-out")
+LABELS = dict.fromkeys(MEMBERS, True) | dict.fromkeys(NONMEMBERS, False)
 TRUE = (*MEMBERS, "true", "1", "1.0", "yes")
 FALSE = (*NONMEMBERS, "false", "0", "0.0", "no")
 UNKNOWN = ("", "unknown", "nan", "none")
@@ -29,13 +31,36 @@ def cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def plain(text: str) -> str:
+    """A name or cell as the words here are spelt: `Non_Members` is `non-members`."""
+    return re.sub(r"[\s_-]+", "-", text.strip().lower())
+
+
+def said_in(name: str, words: Mapping[str, bool] = LABELS) -> bool | None:
+    """What a longer name says by the words in it (`mia_coco_non_members`); None if none of them is there.
+
+    Words are found whole, the longest first.
+
+    Raises:
+        ValueError: It says both, or denies what it says (`not_train`).
+    """
+    known = "|".join(map(re.escape, sorted({*LABELS, *words}, key=len, reverse=True)))
+    found, rest = re.compile(rf"(?<![a-z0-9])(?:{known})(?![a-z0-9])"), plain(name)
+    said = {words[word]: word for word in found.findall(rest) if word in words}
+    if len(said) > 1:
+        raise ValueError(f"{name!r} says both {said[True]!r} and {said[False]!r}")
+    if said and re.search(r"(?<![a-z0-9])(?:non|not)(?![a-z0-9])", found.sub(" ", rest)):
+        raise ValueError(f"{name!r} says {next(iter(said.values()))!r} and denies it")
+    return next(iter(said), None)
+
+
 def member_of(text: str) -> bool | None:
     """Whether a cell says member, non-member or nothing.
 
     Raises:
         ValueError: It says something else.
     """
-    word = text.strip().lower()
+    word = plain(text)
     if word not in TRUE + FALSE + UNKNOWN:
         raise ValueError(f"member {text!r} is neither true nor false nor empty")
     return None if word in UNKNOWN else word in TRUE
