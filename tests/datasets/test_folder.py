@@ -129,6 +129,36 @@ def test_folders_that_say_the_class(tmp_path):
     assert found["h.png"].caption is None
 
 
+@pytest.mark.parametrize("name", ["non_members", "Non Members", "NON-MEMBERS", "held_out"])
+def test_spellings_of_a_folder(tmp_path, caplog, name):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [False]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("data/members", "members"),
+        ("not_members", "not_members"),
+        ("member_images", "member_images"),
+        ("Members (old)", "Members (old)"),
+        ("nonmenbers", "nonmenbers"),
+        ("train/x", ""),
+    ],
+)
+def test_an_unread_folder_that_resembles_a_label_is_named(tmp_path, caplog, name, unread):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [None]
+    assert (f"{unread!r} looks like" in caplog.text) is bool(unread) is bool(caplog.records)
+
+
+@pytest.mark.parametrize("name", ["members/held-out", "nonmembers/members", "calibration/memorised"])
+def test_folders_that_deny_each_other_are_refused(tmp_path, name):
+    draw(tmp_path / name / "a.png", 1)
+    refused(tmp_path, *name.split("/"), "says otherwise")
+
+
 def test_a_missing_file_fails_alone(images):
     found = read(table(images, "file_name,member\nimg/a.png,1\nimg/zz.png,0\nimg,0\n"))
     assert found["img/a.png"].open()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
 
 from mia_bench import Sample
 from mia_bench.dataset import Split
@@ -80,18 +82,26 @@ def split_of(text: str) -> Split:
 
 
 def labels_of(folders: Iterable[str]) -> tuple[bool | None, Split]:
-    """What the folders say, from the top, up to the first that says nothing."""
-    member: bool | None = None
-    split: Split = "audit"
-    for folder in map(str.lower, folders):
-        word = SPELLINGS.get(folder, folder)
-        if word in MEMBERS + NONMEMBERS:
-            member = word in MEMBERS
-        elif word in SPLITS:
-            split = SPLITS[word]
+    """What the folders say, from the top, up to the first that says nothing.
+
+    Raises:
+        UnavailableError: One denies what another said.
+    """
+    members, splits = dict[bool, str](), dict[Split, str]()
+    for folder in folders:
+        word = plain(folder)
+        if word in LABELS:
+            members[LABELS[word]] = folder
+        elif (word := SPELLINGS.get(word, word)) in SPLITS:
+            splits[SPLITS[word]] = folder
         else:
             break
-    return member, split
+    for said in (members, splits):
+        if len(said) > 1:
+            first, second = list(said.values())[:2]
+            raise UnavailableError(f"folder {first}", f"{second} is in it, which says otherwise", "keep them apart")
+    split: Split = next(iter(splits), "audit")
+    return next(iter(members), None), split
 
 
 def content_of(path: Path) -> str:
@@ -123,6 +133,7 @@ def check(samples: Sequence[Sample], what: str) -> None:
     _refuse(_by(labelled, lambda s: s.content), _memberships, what, "one file labelled both ways", "keep one label")
     _refuse(_by(read, lambda s: s.content), _splits, what, "one file in both splits", "remove one of them")
     _refuse(_by(samples, lambda s: s.group), _splits, what, "one group in both splits", "keep it in one")
+    _hint(samples, what)
 
 
 def check_ids(samples: Sequence[Sample], what: str) -> None:
@@ -137,6 +148,22 @@ def check_ids(samples: Sequence[Sample], what: str) -> None:
         except UnicodeEncodeError as error:
             raise UnavailableError(what, f"{sample.id!a} is not valid Unicode", "rename it") from error
     _refuse(_by(samples, lambda s: s.id), len, what, "duplicate id", "give each sample its own id")
+
+
+def _hint(samples: Iterable[Sample], what: str) -> None:
+    """Name folders that look like labels of samples that have none."""
+    folders = {PurePosixPath(s.id).parent for s in samples if s.member is None}
+    unread = {part for folder in folders for part in folder.parts}
+    if alike := sorted(filter(_alike, unread)):
+        text = "%s: its images have no label, though %s looks like one; call folders members and nonmembers, at the top"
+        logging.getLogger("mia_bench").warning(text, what, ", ".join(map(repr, alike)))
+
+
+def _alike(name: str) -> bool:
+    try:
+        return said_in(name) is not None or bool(get_close_matches(plain(name), LABELS, n=1, cutoff=0.85))
+    except ValueError:  # it contradicts itself
+        return True
 
 
 def _by(samples: Iterable[Sample], key: Callable[[Sample], str]) -> list[list[Sample]]:
