@@ -80,6 +80,34 @@ def test_shards_that_are_missing_are_missed(tmp_path):
     assert sorted(row[0] for row in said(str(tmp_path))) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("above", ["", "data/"])
+def test_folders_that_say_more_than_their_shards(tmp_path, above):
+    names = ("members/train", "non_members/train", "calibration/members/train", "nonmembers/calibration")
+    for number, name in enumerate(names):
+        part(tmp_path / f"{above}{name}-00000-of-00001.parquet", 10 * number, 1)
+    assert {(row[0], *row[2:]) for row in said(str(tmp_path))} == {
+        (0, True, "audit"),
+        (10, False, "audit"),
+        (20, True, "calibration"),
+        (30, False, "calibration"),
+    }
+    assert [row[0] for row in said(f"{tmp_path},split=members")] == [0]
+
+
+def test_shards_are_counted_in_each_folder(tmp_path):
+    for number, side in enumerate(("members", "nonmembers")):
+        part(tmp_path / side / f"train-0000{number}-of-00002.parquet", number, 1)
+    refused(HuggingFace, str(tmp_path), "1 of 2 files of train are here")
+
+
+def test_what_is_not_of_a_split_is_not_in_it(tmp_path):
+    for first, name in ((0, "train"), (10, "not_train"), (20, "non-training")):
+        part(tmp_path / "data" / f"{name}.parquet", first, 1)
+        written(tmp_path / "images" / name / "a.png", encoded(first))
+    for place in ("data", "images"):
+        assert [row[0] for row in said(f"{tmp_path / place},members=train")] == [0]
+
+
 def test_a_stray_file_is_in_no_split(tmp_path):
     part(tmp_path / "data" / "train-00000-of-00001.parquet", 0, 1)
     part(tmp_path / "data" / "extra.parquet", 5, 1)

@@ -143,7 +143,7 @@ class HuggingFace(Dataset):
 
     def _labels(self, split: str) -> tuple[bool | None, Split]:
         """What a split of the hub holds."""
-        member, part = labels_of([split])
+        member, part = labels_of(split.split("/"))
         if split in self._named("members") & self._named("nonmembers"):
             raise UsageError(f"dataset hf, split {split}", "both members and non-members", "keep one")
         member = True if split in self._named("members") else False if split in self._named("nonmembers") else member
@@ -186,9 +186,10 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
 
 
 def _check_whole(files: Iterable[Path], what: str) -> None:
-    """Shards say how many there are."""
-    lots = Counter((match["split"], int(match["of"])) for path in files if (match := SHARD.fullmatch(path.stem)))
-    for (split, total), count in lots.items():
+    """Shards say how many there are in their folder."""
+    found = [(path.parent, match) for path in files if (match := SHARD.fullmatch(path.stem))]
+    lots = Counter((folder, match["split"], int(match["of"])) for folder, match in found)
+    for (_, split, total), count in lots.items():
         if count < total:
             why = f"{count} of {total} files of {split} are here"
             raise UnavailableError(what, why, "fetch the whole repository: `hf download ID --repo-type dataset`")
@@ -201,16 +202,19 @@ def _default(splits: Mapping[T, str | None]) -> dict[T, str]:
 
 
 def _split_of(path: Path) -> str | None:
-    """By the words that the hub looks for, else the name of a shard; None if it names none."""
-    parts = [*path.parts[:-1], path.stem]
-    for split, words in WORDS.items():
-        if any(re.search(rf"(^|[^a-z])({'|'.join(words)})([^a-z]|$)", part.lower()) for part in parts):
-            return split
+    """By folders and names that are labels, else by the words that the hub looks for, else the name of a shard.
+
+    Labels are joined, `calibration/members`; None if it names no split.
+    """
     match = SHARD.fullmatch(path.stem)
-    name = match["split"] if match else path.stem
-    if name.isdigit():  # `members/0000.parquet`, as the hub's own copies are laid out
-        name = path.parent.name
-    return name if match or labels_of([name]) != UNSAID else None
+    parts = [*path.parts[:-1], match["split"] if match else path.stem]
+    if labels := [part for part in parts if labels_of([part]) != UNSAID]:
+        return "/".join(dict.fromkeys(labels))
+    for split, words in WORDS.items():
+        word = rf"(?<![a-z])(?<!non[^a-z])(?<!not[^a-z])({'|'.join(words)})(?![a-z])"
+        if any(re.search(word, part.lower()) for part in parts):
+            return split
+    return parts[-1] if match else None
 
 
 def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
