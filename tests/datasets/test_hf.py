@@ -160,6 +160,31 @@ def test_what_the_card_declares(tmp_path):
     refused(HuggingFace, str(tmp_path), "README.md")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        "[{path: train.parquet}]",
+        "[{split: train}]",
+        "[{split: train, path: ''}]",
+        "[{split: [], path: x}]",
+        "{train: 5}",
+        "[5]",
+        "5",
+        "'**x'",
+    ],
+)
+def test_a_damaged_card_is_refused(tmp_path, files):
+    part(tmp_path / "train.parquet", 0, 1)
+    written(tmp_path / "README.md", f"---\nconfigs:\n- config_name: own\n  data_files: {files}\n---\n".encode())
+    refused(HuggingFace, str(tmp_path), "README.md, configuration own, data_files", fix="correct the card")
+
+
+def test_configurations_that_are_none_are_refused(tmp_path):
+    part(tmp_path / "train.parquet", 0, 1)
+    written(tmp_path / "README.md", b"---\nconfigs: 5\n---\n")
+    refused(HuggingFace, str(tmp_path), "README.md", fix="correct the card")
+
+
 def test_image_folders(tmp_path):
     for first, name in ((1, "train/cats/a.png"), (2, "test/dogs/b.png"), (3, "members/c.png"), (4, "d.png")):
         written(tmp_path / name, encoded(first))

@@ -225,10 +225,30 @@ def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
     from huggingface_hub import metadata_load
 
     try:
-        configs = (metadata_load(card) or {}).get("configs") or []
+        configs = list((metadata_load(card) or {}).get("configs") or [])
     except Exception as error:  # yaml's own kinds, and what a strange card makes of them
         raise UnavailableError(what, f"{card}: {brief(error)}", "correct the card, or remove it") from error
     return [c for c in configs if isinstance(c, Mapping) and c.get("data_files")]
+
+
+def _patterns(files: Any) -> list[tuple[str, str]]:
+    """Split and pattern of each of a configuration's files.
+
+    Raises:
+        ValueError: It means nothing.
+    """
+    if isinstance(files, Mapping):
+        files = [{"split": split, "path": path} for split, path in files.items()]
+    if isinstance(files, str) or (isinstance(files, list) and all(isinstance(f, str) for f in files)):
+        files = [{"split": "train", "path": files}]
+    found = []
+    for entry in files if isinstance(files, list) else [files]:
+        split, path = (entry.get("split"), entry.get("path")) if isinstance(entry, Mapping) else (None, None)
+        paths: list[Any] = path if isinstance(path, list) else [path]
+        if not isinstance(split, str | int) or split == "" or not all(isinstance(p, str) and p for p in paths):
+            raise ValueError(f"{entry!r} needs a split, and a path that is a text or a list of them")
+        found += [(str(split), pattern) for pattern in paths]
+    return found
 
 
 def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: str) -> dict[str, list[Path]]:
@@ -240,19 +260,15 @@ def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: s
     name = config or (default or names)[0]
     if not config and not default and len(names) > 1:
         raise UnavailableError(what, f"several configurations: {', '.join(names)}", f"name one: ,config={names[0]}")
-    files: Any = configs[names.index(name)]["data_files"]
-    if isinstance(files, Mapping):
-        files = [{"split": split, "path": path} for split, path in files.items()]
-    if isinstance(files, str) or (isinstance(files, list) and all(isinstance(f, str) for f in files)):
-        files = [{"split": "train", "path": files}]
     splits: dict[str, list[Path]] = {}
-    for entry in files:
-        patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-        for pattern in map(str, patterns):
+    try:
+        for split, pattern in _patterns(configs[names.index(name)]["data_files"]):
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise UnavailableError(what, f"its card names files outside it: {pattern}", "correct the card")
-            found = [p for p in sorted(root.glob(pattern)) if p.suffix == ".parquet"]
-            splits.setdefault(str(entry["split"]), []).extend(found)
+            splits.setdefault(split, []).extend(p for p in sorted(root.glob(pattern)) if p.suffix == ".parquet")
+    except (ValueError, IndexError, NotImplementedError) as error:  # what `glob` makes of strange patterns
+        why = f"{root / 'README.md'}, configuration {name}, data_files: {brief(error)}"
+        raise UnavailableError(what, why, "correct the card, or remove it") from error
     if any(splits.values()) and (empty := sorted(split for split, found in splits.items() if not found)):
         why = f"no file of its split {empty[0]!r} is here"
         raise UnavailableError(what, why, "fetch the whole repository, or name others with split=")
