@@ -257,7 +257,11 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         if "/owner/name" not in path:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        if "/revision/main" not in path and "/resolve/" not in path and "/tree/" not in path:
+        if (
+            not path.endswith(("/revision/main", f"/revision/{COMMIT}"))
+            and "/resolve/" not in path
+            and "/tree/" not in path
+        ):
             return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if path.startswith("/api/"):
             names = [*FILES, "run_me.py"]
@@ -340,11 +344,28 @@ def test_an_interrupted_download_is_completed(hub, tmp_path):
     assert hub("owner/name") == [before]
 
 
-def test_an_interrupted_download_is_said_where_it_cannot_be_completed(home, caplog):
+def test_a_copy_that_was_never_whole_is_completed_once(hub, tmp_path):
+    snapshot = cached(tmp_path / "home" / "hub")
+    linked(snapshot, "data/members-00000-of-00001.parquet", 0)
+    first, again = hub("owner/name", "owner/name")
+    assert first == again == [COMMIT, [[True, [16, 16]]] * 3 + [[False, [16, 16]]] * 3]
+    assert len([line for line in Hub.asked if line.startswith("GET /api/") and "/revision/" in line]) == 1
+    (snapshot / "data" / "nonmembers-00000-of-00001.parquet").unlink()
+    assert hub("owner/name") == [first]
+
+
+def test_a_copy_is_read_though_the_hub_has_it_no_more(hub, tmp_path):
+    snapshot = cached(tmp_path / "home" / "hub")
+    linked(snapshot, "data/members-00000-of-00001.parquet", 0)
+    snapshot.parents[1].rename(tmp_path / "home" / "hub" / "datasets--owner--absent")
+    assert hub("owner/absent") == [[COMMIT, [[True, [16, 16]]] * 3]]
+
+
+def test_a_copy_that_may_lack_files_is_said_to(home, caplog):
     linked(cached(home), "train.parquet", 0)
-    written(home / "datasets--owner--name" / "blobs" / "0123.incomplete", b"")
     assert len(HuggingFace("owner/name").samples()) == 3
-    assert "owner/name: fetching it was interrupted; it may lack files" in caplog.text
+    assert "owner/name: the copy in the hub's cache may lack files" in caplog.text
+    assert "HF_HUB_OFFLINE is set" in caplog.text
 
 
 def test_the_hubs_own_copies(tmp_path):
