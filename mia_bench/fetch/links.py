@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from mia_bench.cache import cache_folder
 from mia_bench.dataset import Dataset, Sample, Split
-from mia_bench.errors import UnavailableError, UsageError
-from mia_bench.fetch.images import Images, open_kept
+from mia_bench.errors import SampleError, UnavailableError, UsageError
+from mia_bench.fetch.images import Images
 from mia_bench.fetch.survivors import Frozen, Survival, frozen, hashed, recorded
 
 
@@ -176,7 +176,7 @@ class UrlList(Dataset):
         return [
             Sample(
                 id=link.id,
-                image=partial(open_kept, images.path(sha256), link.id, self.command),
+                image=partial(_kept, images.path(sha256), link.id, self.command),
                 content=sha256,
                 caption=link.caption,
                 member=link.member,
@@ -213,6 +213,22 @@ class UrlList(Dataset):
     def choice(self, name: str) -> str:
         """What follows `name=`, or nothing."""
         return next((p.partition("=")[2] for p in self._parts if p.startswith(f"{name}=")), "")
+
+
+def _kept(path: Path, sample: str, command: str) -> bytes:
+    """A kept image's bytes, if they still are what its name says.
+
+    Raises:
+        SampleError: It is gone or was changed.
+    """
+    what = f"image of sample {sample!r} ({path})"
+    try:
+        data = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise SampleError(what, error.strerror or str(error), "make it readable") from error
+    if data is None or hashlib.sha256(data).hexdigest() != path.name:
+        raise SampleError(what, "damaged" if path.exists() else "missing", f"fetch it again: `{command}`")
+    return data
 
 
 def balanced(rows: Sequence[tuple[str, str, str]], kinds: Iterable[str], seed: int) -> Sequence[tuple[str, str, str]]:

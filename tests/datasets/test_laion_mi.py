@@ -12,8 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import encoded
 
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.engine.look import Looker
+from mia_bench.errors import SampleError, UnavailableError, UsageError
+from mia_bench.fetch.images import Images
 from mia_bench.fetch.ledger import Row
 from mia_bench.fetch.survivors import freeze
 from mia_bench_plugins.datasets.laion_mi import LaionMi
@@ -74,6 +77,20 @@ def test_samples_are_the_survivors_with_the_hashes_of_the_ledger(caches):
         "nonmembers-8": (False, "nonmembers no. 8", "2"),
     }
     assert made.digest in dataset.revision
+
+
+def test_a_kept_image_is_seen_as_the_file_that_it_is(caches):
+    dataset = LaionMi(str(put(caches / "copy")))
+    kept = Images(dataset.folder / "images").keep(body := encoded(7, 64, "JPEG"))
+    freeze(dataset.folder, [Row(id="members-0", kind="members", url="u", sha256=kept.sha256)], {"members-0": ""}, {})
+    (sample,) = dataset.samples()
+    seen = Looker({}, None, ()).look(sample)
+    assert (seen.format, seen.bytes, seen.width) == ("JPEG", len(body), 64)
+    path = Images(dataset.folder / "images").path(kept.sha256)
+    for change, why in ((lambda: path.write_bytes(body + b"x"), "damaged"), (path.unlink, "missing")):
+        change()
+        with pytest.raises(SampleError, match=why):
+            sample.open()
 
 
 def test_a_copy_and_the_hub_share_what_was_fetched(caches):
