@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from mia_bench import Sample
+from mia_bench.cache import cache_folder
 from mia_bench.dataset import Split
+from mia_bench.engine.line_cache import SHA256, LineCache
 from mia_bench.errors import UnavailableError
 
 MEMBERS = ("member", "members")
@@ -23,6 +27,8 @@ UNKNOWN = ("", "unknown", "nan", "none")
 SPLITS: dict[str, Split] = {"audit": "audit", "calibration": "calibration", "memorised": "memorised"}
 SPELLINGS = {"memorized": "memorised"}
 MISSING = "missing"  # content of a file that cannot be read; opening the sample says why
+FILES = "files-1"  # name of the cache of files' hashes
+SETTLED_NS = 2_000_000_000  # a file that changed since may change again unseen: clocks of file systems are coarse
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2"}
 
 
@@ -105,14 +111,28 @@ def labels_of(folders: Iterable[str]) -> tuple[bool | None, Split]:
 
 
 def content_of(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """sha256 of a file's bytes, remembered between runs for as long as the file stays as it is."""
     try:
         if path.is_file():  # reading a pipe would never end
+            state, known = path.stat(), _hashes(cache_folder())
+            facts = (path.absolute(), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            key = hashlib.sha256(" ".join(map(str, facts)).encode(errors="surrogateescape")).hexdigest()
+            if SHA256.fullmatch(found := known.known.get(key, "")):
+                return found
             with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > SETTLED_NS:
+                known.add({key: found})
+            return found
     except OSError:
         pass
     return MISSING
+
+
+@lru_cache(maxsize=1)
+def _hashes(_: Path) -> LineCache:
+    """Read once for each cache folder."""
+    return LineCache(FILES)
 
 
 def group_of(name: str, content: str) -> str:
