@@ -151,7 +151,7 @@ def test_spellings_of_a_folder(tmp_path, caplog, name):
 def test_an_unread_folder_that_resembles_a_label_is_named(tmp_path, caplog, name, unread):
     draw(tmp_path / name / "a.png", 1)
     assert [s.member for s in read(tmp_path).values()] == [None]
-    assert (f"{unread!r} looks like" in caplog.text) is bool(unread) is bool(caplog.records)
+    assert (f"lie in {unread!r}, which is not read" in caplog.text) is bool(unread) is bool(caplog.records)
 
 
 @pytest.mark.parametrize("name", ["members/held-out", "nonmembers/members", "calibration/memorised"])

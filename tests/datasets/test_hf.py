@@ -200,6 +200,13 @@ def test_image_folders(tmp_path):
     ]
 
 
+def test_image_folders_that_deny_the_option_are_refused(tmp_path):
+    for first, name in enumerate(("train/members/a.png", "train/nonmembers/b.png", "test/c.png")):
+        written(tmp_path / name, encoded(first))
+    refused(HuggingFace, f"{tmp_path},members=train", "train/nonmembers/b.png", "labelled otherwise")
+    assert [row[2] for row in said(f"{tmp_path},nonmembers=test")] == [False]
+
+
 def test_image_folders_with_tables(tmp_path):
     for first, split in ((1, "train"), (2, "test")):
         written(tmp_path / split / "a.png", encoded(first))

@@ -158,6 +158,10 @@ class HuggingFace(Dataset):
 
     def _relabelled(self, sample: Sample, split: str) -> Sample:
         member, part = self._labels(split)
+        folders = [folder for folder in Path(sample.id).parts[1:-1] if labels_of([folder]) != UNSAID]
+        if sample.member is None and member is not None and labels_of(folders)[0] is (not member):
+            why = f"its split {split} is labelled otherwise than its folder {'/'.join(folders)}"
+            raise UnavailableError(f"dataset hf, sample {sample.id!r}", why, "keep them apart, or name other splits")
         return replace(
             sample,
             member=member if sample.member is None else sample.member,
