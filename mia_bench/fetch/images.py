@@ -15,7 +15,7 @@ from mia_bench.fetch.ledger import writing
 from mia_bench.images import read_image
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 MIN_SIDE = 64  # pixels
 
@@ -96,17 +96,17 @@ class Images:
                 temporary.unlink(missing_ok=True)
 
 
-def open_kept(path: Path, sample: str, command: str) -> Image:
-    """Decode a kept image, if it still is what its name says.
+def kept(path: Path, sample: str, command: str) -> bytes:
+    """A kept image's bytes, if they still are what its name says.
 
     Raises:
         SampleError: It is gone or was changed.
     """
     what = f"image of sample {sample!r} ({path})"
     try:
-        same = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+        data = path.read_bytes() if path.is_file() else None
     except OSError as error:
         raise SampleError(what, error.strerror or str(error), "make it readable") from error
-    if not same:
+    if data is None or hashlib.sha256(data).hexdigest() != path.name:
         raise SampleError(what, "damaged" if path.exists() else "missing", f"fetch it again: `{command}`")
-    return read_image(path, sample)
+    return data

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 from mia_bench.cache import cache_folder
 from mia_bench.dataset import Dataset, Sample, Split
 from mia_bench.errors import UnavailableError, UsageError
-from mia_bench.fetch.images import Images, open_kept
+from mia_bench.fetch.images import Images, kept
 from mia_bench.fetch.ledger import Ledger, settled
 from mia_bench.fetch.survivors import Frozen, Survival, frozen, hashed, recorded
 
@@ -192,7 +192,7 @@ class UrlList(Dataset):
         return [
             Sample(
                 id=link.id,
-                image=partial(open_kept, images.path(sha256), link.id, self.command),
+                image=partial(kept, images.path(sha256), link.id, self.command),
                 content=sha256,
                 caption=link.caption,
                 member=link.member,

@@ -23,6 +23,8 @@ def side(folder, first, count=2):
     [
         ("train", "test", ("shadow/train", "shadow/test")),
         ("members", "nonmembers", ("calibration/members", "calibration/nonmembers")),
+        ("members", "non_members", ("shadow/Members", "shadow/non_members")),
+        ("members", "extra_non-members", ("shadow_members", "shadow non members")),
         ("mia_val17_train", "mia_val17_test", ("mia_val17_split1_train", "mia_val17_split1_test")),
     ],
 )
@@ -37,6 +39,13 @@ def test_members_nonmembers_and_shadow(tmp_path, members, nonmembers, shadows):
         for i in range(2)
     }
     assert found[f"{members}/1.jpg"].caption == "a picture 1"
+
+
+@pytest.mark.parametrize("name", ["not_train", "non.train", "train_test", "shadow/not-members", "non_shadow/train"])
+def test_a_name_that_contradicts_itself_is_refused(tmp_path, name):
+    for number, folder in enumerate(("train", "test", name)):
+        side(tmp_path / folder, 10 * number)
+    refused(CLiDCoco, str(tmp_path), name.partition("/")[0], "says", fix="rename it")
 
 
 def test_importance_of_words(tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mia_bench.errors import SampleError, UnavailableError, UsageError
+from mia_bench_plugins.datasets import labels
 from mia_bench_plugins.datasets.folder import Folder
 from mia_bench_plugins.datasets.labels import MISSING
 
@@ -127,6 +128,52 @@ def test_folders_that_say_the_class(tmp_path):
     assert list(found) == sorted(found)
     assert found["members/b.png"].caption == "a lion"
     assert found["h.png"].caption is None
+
+
+@pytest.mark.parametrize("name", ["non_members", "Non Members", "NON-MEMBERS", "held_out"])
+def test_spellings_of_a_folder(tmp_path, caplog, name):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [False]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("data/members", "members"),
+        ("not_members", "not_members"),
+        ("member_images", "member_images"),
+        ("Members (old)", "Members (old)"),
+        ("nonmenbers", "nonmenbers"),
+        ("train/x", ""),
+    ],
+)
+def test_an_unread_folder_that_resembles_a_label_is_named(tmp_path, caplog, name, unread):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [None]
+    assert (f"lie in {unread!r}, which is not read" in caplog.text) is bool(unread) is bool(caplog.records)
+
+
+@pytest.mark.parametrize("name", ["members/held-out", "nonmembers/members", "calibration/memorised"])
+def test_folders_that_deny_each_other_are_refused(tmp_path, name):
+    draw(tmp_path / name / "a.png", 1)
+    refused(tmp_path, *name.split("/"), "says otherwise")
+
+
+def test_hashes_of_files_are_remembered_until_they_change(images, cache, monkeypatch):
+    first = {name: s.content for name, s in read(images).items()}
+    kept = cache / f"{labels.FILES}.txt"
+    assert not kept.exists(), "files that have just changed may change again unseen"
+    monkeypatch.setattr(labels, "SETTLED_NS", -1)
+    assert {name: s.content for name, s in read(images).items()} == first
+    lines = kept.read_text().split("\n")
+    assert sorted(json.loads(line.split()[1]) for line in lines if line) == sorted(first.values())
+    kept.write_text("\n".join(f'{line.split()[0]} "{"a" * 64}"' for line in lines if line))
+    labels._hashes.cache_clear()  # as a new process has it
+    assert {s.content for s in read(images).values()} == {"a" * 64}, "so nothing was read again"
+    draw(images / "img" / "a.png", 99)
+    found = {name: s.content for name, s in read(images).items()}
+    assert found["img/a.png"] == hashlib.sha256((images / "img" / "a.png").read_bytes()).hexdigest()
 
 
 def test_a_missing_file_fails_alone(images):

@@ -80,6 +80,34 @@ def test_shards_that_are_missing_are_missed(tmp_path):
     assert sorted(row[0] for row in said(str(tmp_path))) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("above", ["", "data/"])
+def test_folders_that_say_more_than_their_shards(tmp_path, above):
+    names = ("members/train", "non_members/train", "calibration/members/train", "nonmembers/calibration")
+    for number, name in enumerate(names):
+        part(tmp_path / f"{above}{name}-00000-of-00001.parquet", 10 * number, 1)
+    assert {(row[0], *row[2:]) for row in said(str(tmp_path))} == {
+        (0, True, "audit"),
+        (10, False, "audit"),
+        (20, True, "calibration"),
+        (30, False, "calibration"),
+    }
+    assert [row[0] for row in said(f"{tmp_path},split=members")] == [0]
+
+
+def test_shards_are_counted_in_each_folder(tmp_path):
+    for number, side in enumerate(("members", "nonmembers")):
+        part(tmp_path / side / f"train-0000{number}-of-00002.parquet", number, 1)
+    refused(HuggingFace, str(tmp_path), "1 of 2 files of train are here")
+
+
+def test_what_is_not_of_a_split_is_not_in_it(tmp_path):
+    for first, name in ((0, "train"), (10, "not_train"), (20, "non-training")):
+        part(tmp_path / "data" / f"{name}.parquet", first, 1)
+        written(tmp_path / "images" / name / "a.png", encoded(first))
+    for place in ("data", "images"):
+        assert [row[0] for row in said(f"{tmp_path / place},members=train")] == [0]
+
+
 def test_a_stray_file_is_in_no_split(tmp_path):
     part(tmp_path / "data" / "train-00000-of-00001.parquet", 0, 1)
     part(tmp_path / "data" / "extra.parquet", 5, 1)
@@ -132,6 +160,31 @@ def test_what_the_card_declares(tmp_path):
     refused(HuggingFace, str(tmp_path), "README.md")
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        "[{path: train.parquet}]",
+        "[{split: train}]",
+        "[{split: train, path: ''}]",
+        "[{split: [], path: x}]",
+        "{train: 5}",
+        "[5]",
+        "5",
+        "'**x'",
+    ],
+)
+def test_a_damaged_card_is_refused(tmp_path, files):
+    part(tmp_path / "train.parquet", 0, 1)
+    written(tmp_path / "README.md", f"---\nconfigs:\n- config_name: own\n  data_files: {files}\n---\n".encode())
+    refused(HuggingFace, str(tmp_path), "README.md, configuration own, data_files", fix="correct the card")
+
+
+def test_configurations_that_are_none_are_refused(tmp_path):
+    part(tmp_path / "train.parquet", 0, 1)
+    written(tmp_path / "README.md", b"---\nconfigs: 5\n---\n")
+    refused(HuggingFace, str(tmp_path), "README.md", fix="correct the card")
+
+
 def test_image_folders(tmp_path):
     for first, name in ((1, "train/cats/a.png"), (2, "test/dogs/b.png"), (3, "members/c.png"), (4, "d.png")):
         written(tmp_path / name, encoded(first))
@@ -145,6 +198,13 @@ def test_image_folders(tmp_path):
         (2, None, False, "audit"),
         (1, None, True, "audit"),
     ]
+
+
+def test_image_folders_that_deny_the_option_are_refused(tmp_path):
+    for first, name in enumerate(("train/members/a.png", "train/nonmembers/b.png", "test/c.png")):
+        written(tmp_path / name, encoded(first))
+    refused(HuggingFace, f"{tmp_path},members=train", "train/nonmembers/b.png", "labelled otherwise")
+    assert [row[2] for row in said(f"{tmp_path},nonmembers=test")] == [False]
 
 
 def test_image_folders_with_tables(tmp_path):
@@ -204,7 +264,11 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(403, b"{}", {"X-Error-Code": "GatedRepo"})
         if "/owner/name" not in path:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        if "/revision/main" not in path and "/resolve/" not in path and "/tree/" not in path:
+        if (
+            not path.endswith(("/revision/main", f"/revision/{COMMIT}"))
+            and "/resolve/" not in path
+            and "/tree/" not in path
+        ):
             return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         if path.startswith("/api/"):
             names = [*FILES, "run_me.py"]
@@ -287,11 +351,28 @@ def test_an_interrupted_download_is_completed(hub, tmp_path):
     assert hub("owner/name") == [before]
 
 
-def test_an_interrupted_download_is_said_where_it_cannot_be_completed(home, caplog):
+def test_a_copy_that_was_never_whole_is_completed_once(hub, tmp_path):
+    snapshot = cached(tmp_path / "home" / "hub")
+    linked(snapshot, "data/members-00000-of-00001.parquet", 0)
+    first, again = hub("owner/name", "owner/name")
+    assert first == again == [COMMIT, [[True, [16, 16]]] * 3 + [[False, [16, 16]]] * 3]
+    assert len([line for line in Hub.asked if line.startswith("GET /api/") and "/revision/" in line]) == 1
+    (snapshot / "data" / "nonmembers-00000-of-00001.parquet").unlink()
+    assert hub("owner/name") == [first]
+
+
+def test_a_copy_is_read_though_the_hub_has_it_no_more(hub, tmp_path):
+    snapshot = cached(tmp_path / "home" / "hub")
+    linked(snapshot, "data/members-00000-of-00001.parquet", 0)
+    snapshot.parents[1].rename(tmp_path / "home" / "hub" / "datasets--owner--absent")
+    assert hub("owner/absent") == [[COMMIT, [[True, [16, 16]]] * 3]]
+
+
+def test_a_copy_that_may_lack_files_is_said_to(home, caplog):
     linked(cached(home), "train.parquet", 0)
-    written(home / "datasets--owner--name" / "blobs" / "0123.incomplete", b"")
     assert len(HuggingFace("owner/name").samples()) == 3
-    assert "owner/name: fetching it was interrupted; it may lack files" in caplog.text
+    assert "owner/name: the copy in the hub's cache may lack files" in caplog.text
+    assert "HF_HUB_OFFLINE is set" in caplog.text
 
 
 def test_the_hubs_own_copies(tmp_path):

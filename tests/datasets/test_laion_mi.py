@@ -12,8 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from layouts import encoded
 
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.engine.look import Looker
+from mia_bench.errors import SampleError, UnavailableError, UsageError
+from mia_bench.fetch.images import Images
 from mia_bench.fetch.ledger import Row
 from mia_bench.fetch.survivors import freeze
 from mia_bench_plugins.datasets.laion_mi import LaionMi
@@ -74,6 +77,20 @@ def test_samples_are_the_survivors_with_the_hashes_of_the_ledger(caches):
         "nonmembers-8": (False, "nonmembers no. 8", "2"),
     }
     assert made.digest in dataset.revision
+
+
+def test_a_kept_image_is_seen_as_the_file_that_it_is(caches):
+    dataset = LaionMi(str(put(caches / "copy")))
+    kept = Images(dataset.folder / "images").keep(body := encoded(7, 64, "JPEG"))
+    freeze(dataset.folder, [Row(id="members-0", kind="members", url="u", sha256=kept.sha256)], {"members-0": ""}, {})
+    (sample,) = dataset.samples()
+    seen = Looker({}, None, ()).look(sample)
+    assert (seen.format, seen.bytes, seen.width) == ("JPEG", len(body), 64)
+    path = Images(dataset.folder / "images").path(kept.sha256)
+    for change, why in ((lambda: path.write_bytes(body + b"x"), "damaged"), (path.unlink, "missing")):
+        change()
+        with pytest.raises(SampleError, match=why):
+            sample.open()
 
 
 def test_a_copy_and_the_hub_share_what_was_fetched(caches):
@@ -188,7 +205,11 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-def test_the_list_comes_from_the_hub_once(tmp_path):
+@pytest.mark.parametrize("partial", [False, True])
+def test_the_list_comes_from_the_hub_once(tmp_path, partial):
+    if partial:
+        (lost,) = cached(tmp_path / "new").rglob("nonmembers-*.parquet")
+        lost.unlink()
     code = (
         "from mia_bench_plugins.datasets.laion_mi import LaionMi\n"
         "one = LaionMi(); one.download(); print(len(one.links)); LaionMi().download(); LaionMi().download()"
@@ -209,5 +230,5 @@ def test_the_list_comes_from_the_hub_once(tmp_path):
         hub.shutdown()
     assert (done.returncode, done.stdout) == (0, "14\n"), done.stderr
     gets = [path for path in hub.asked if path.endswith(".parquet")]
-    assert 2 <= len(gets) <= 4, "a HEAD and a GET of each file, and nothing more the second time"
+    assert (1 if partial else 2) <= len(gets) <= 4, "a HEAD and a GET of each file, and nothing more the second time"
     assert not [path for path in hub.asked if "README" in path]

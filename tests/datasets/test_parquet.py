@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 from layouts import encoded, refused, shade, table, unusable, written
 
 from mia_bench.errors import SampleError
+from mia_bench_plugins.datasets import shards
 from mia_bench_plugins.datasets.parquet import Parquet
 
 
@@ -129,6 +131,32 @@ def test_a_picture_far_down_a_single_row_group_is_read_alone(tmp_path):
     assert pq.ParquetFile(path).num_row_groups == 1
     found = Parquet(str(path)).samples()
     assert [shade(found[i]) for i in (299, 0, 150)] == [299, 0, 150]
+
+
+@pytest.mark.parametrize(("threads", "kept"), [(8, shards.KEPT_BYTES), (1, 0)])
+def test_pictures_read_in_their_order_are_decoded_once(tmp_path, monkeypatch, threads, kept):
+    monkeypatch.setattr(shards, "KEPT_BYTES", kept)
+    found = Parquet(str(table(tmp_path / "a.parquet", rows(600), rows_each=300))).samples()
+    opened, real = [], pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda *a, **kw: opened.append(a) or real(*a, **kw))
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(shade, found)) == list(range(600))
+    assert len(opened) == 2  # once for each group of rows
+    assert [shade(found[i]) for i in (299, 599, 0, 300)] == [299, 599, 0, 300]
+    assert len(opened) == (2 if kept else 4)
+
+
+def test_a_file_that_changed_is_opened_anew(tmp_path):
+    path = table(tmp_path / "a.parquet", rows(3))
+    found = Parquet(str(path)).samples()
+    assert shade(found[0]) == 0
+    table(path, rows(3, 50))
+    assert shade(found[0]) == 50
+    path.write_bytes(b"no table")
+    with pytest.raises(SampleError, match="Parquet"):
+        found[0].open()
+    table(path, rows(3))
+    assert shade(found[0]) == 0
 
 
 def test_a_damaged_picture_costs_only_its_sample(tmp_path):

@@ -72,6 +72,18 @@ def test_samples_of_two_shards(tmp_path, caplog, beside):
     assert told == ([lost + "1 failed_to_download of 2 non-members)"] if beside else [])
 
 
+def test_what_the_table_does_not_say_the_json_does(tmp_path):
+    own = [{"member": True, "caption": "json"}, {"member": False, "text": "json"}, {"member": True}]
+    files = [(f"{i}.{kind}", data) for i in range(3) for kind, data in (("png", encoded(i)), ("txt", b"a file"))]
+    shard(tmp_path / "0.tar", files + [(f"{i}.json", json.dumps(row).encode()) for i, row in enumerate(own)])
+    columns = {"key": ["0", "1"], "text": ["table", None], "seen": [False, None]}
+    table(tmp_path / "0.parquet", columns)
+    found = WebDataset(str(tmp_path)).samples()
+    assert [(s.member, s.caption) for s in found] == [(True, "table"), (False, "json"), (True, "a file")]
+    found = WebDataset(f"{tmp_path},member=seen,caption=").samples()
+    assert [(s.member, s.caption) for s in found] == [(False, None), (None, None), (None, None)]
+
+
 @pytest.mark.parametrize("beside", [True, False])
 def test_columns_named_by_options(tmp_path, beside):
     path = written_by_img2dataset(

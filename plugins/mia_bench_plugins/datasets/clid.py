@@ -14,7 +14,6 @@ Importance of words, that CLiD_impt reads, is taken from any `*imp_metadata.json
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,12 @@ from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
 from mia_bench.dataset import Split
 from mia_bench.errors import UnavailableError, brief
 from mia_bench_plugins.datasets import imagefolder
-from mia_bench_plugins.datasets.labels import MEMBERS, NONMEMBERS, check
+from mia_bench_plugins.datasets.labels import LABELS, check, said_in
 from mia_bench_plugins.datasets.options import folder_of
 
 PAPER = "Zhai et al., NeurIPS 2024 (arXiv:2405.14800)"
-SIDES = {True: ("train", *MEMBERS), False: ("test", *NONMEMBERS)}
-SHADOW = ("shadow", "split1", "calibration")
+SIDES = {"train": True, "test": False, **LABELS}
+SHADOW = dict.fromkeys(("shadow", "split1", "calibration"), True)
 
 
 class CLiDSet(Dataset):
@@ -43,7 +42,10 @@ class CLiDSet(Dataset):
         samples: list[Sample] = []
         found: set[tuple[bool, Split]] = set()
         for folder in sorted(p for p in (*root.glob("*/"), *root.glob("*/*/")) if p.is_dir()):
-            said = _said(folder.relative_to(root).parts)
+            try:
+                said = _said(folder.relative_to(root).parts)
+            except ValueError as error:
+                raise UnavailableError(f"{what}, folder {folder}", str(error), "rename it") from error
             if said is None:
                 continue
             found.add(said)
@@ -60,13 +62,15 @@ class CLiDSet(Dataset):
 
 
 def _said(parts: Sequence[str]) -> tuple[bool, Split] | None:
-    """What a folder is, by the words in its name and in the one above it; None if it is no folder of images."""
-    words = [set(re.split(r"[_ .]+", part.lower())) | {part.lower()} for part in parts]
-    sides = [side for side, names in SIDES.items() if words[-1] & set(names)]
-    if len(sides) != 1 or (len(words) > 1 and any(words[0] & set(names) for names in SIDES.values())):
+    """What a folder is, by the words in its name and in the one above it; None if it is no folder of images.
+
+    Raises:
+        ValueError: A name contradicts itself.
+    """
+    *above, member = (said_in(part, SIDES) for part in parts)
+    if member is None or any(side is not None for side in above):
         return None
-    shadow = any(word & set(SHADOW) for word in words)
-    return sides[0], "calibration" if shadow else "audit"
+    return member, "calibration" if any(said_in(part, SHADOW) for part in parts) else "audit"
 
 
 def _weighted(samples: list[Sample], root: Path, what: str) -> list[Sample]:

@@ -143,7 +143,7 @@ class HuggingFace(Dataset):
 
     def _labels(self, split: str) -> tuple[bool | None, Split]:
         """What a split of the hub holds."""
-        member, part = labels_of([split])
+        member, part = labels_of(split.split("/"))
         if split in self._named("members") & self._named("nonmembers"):
             raise UsageError(f"dataset hf, split {split}", "both members and non-members", "keep one")
         member = True if split in self._named("members") else False if split in self._named("nonmembers") else member
@@ -158,6 +158,10 @@ class HuggingFace(Dataset):
 
     def _relabelled(self, sample: Sample, split: str) -> Sample:
         member, part = self._labels(split)
+        folders = [folder for folder in Path(sample.id).parts[1:-1] if labels_of([folder]) != UNSAID]
+        if sample.member is None and member is not None and labels_of(folders)[0] is (not member):
+            why = f"its split {split} is labelled otherwise than its folder {'/'.join(folders)}"
+            raise UnavailableError(f"dataset hf, sample {sample.id!r}", why, "keep them apart, or name other splits")
         return replace(
             sample,
             member=member if sample.member is None else sample.member,
@@ -186,9 +190,10 @@ def tables(root: Path, config: str, what: str) -> dict[str, list[Path]]:
 
 
 def _check_whole(files: Iterable[Path], what: str) -> None:
-    """Shards say how many there are."""
-    lots = Counter((match["split"], int(match["of"])) for path in files if (match := SHARD.fullmatch(path.stem)))
-    for (split, total), count in lots.items():
+    """Shards say how many there are in their folder."""
+    found = [(path.parent, match) for path in files if (match := SHARD.fullmatch(path.stem))]
+    lots = Counter((folder, match["split"], int(match["of"])) for folder, match in found)
+    for (_, split, total), count in lots.items():
         if count < total:
             why = f"{count} of {total} files of {split} are here"
             raise UnavailableError(what, why, "fetch the whole repository: `hf download ID --repo-type dataset`")
@@ -201,16 +206,19 @@ def _default(splits: Mapping[T, str | None]) -> dict[T, str]:
 
 
 def _split_of(path: Path) -> str | None:
-    """By the words that the hub looks for, else the name of a shard; None if it names none."""
-    parts = [*path.parts[:-1], path.stem]
-    for split, words in WORDS.items():
-        if any(re.search(rf"(^|[^a-z])({'|'.join(words)})([^a-z]|$)", part.lower()) for part in parts):
-            return split
+    """By folders and names that are labels, else by the words that the hub looks for, else the name of a shard.
+
+    Labels are joined, `calibration/members`; None if it names no split.
+    """
     match = SHARD.fullmatch(path.stem)
-    name = match["split"] if match else path.stem
-    if name.isdigit():  # `members/0000.parquet`, as the hub's own copies are laid out
-        name = path.parent.name
-    return name if match or labels_of([name]) != UNSAID else None
+    parts = [*path.parts[:-1], match["split"] if match else path.stem]
+    if labels := [part for part in parts if labels_of([part]) != UNSAID]:
+        return "/".join(dict.fromkeys(labels))
+    for split, words in WORDS.items():
+        word = rf"(?<![a-z])(?<!non[^a-z])(?<!not[^a-z])({'|'.join(words)})(?![a-z])"
+        if any(re.search(word, part.lower()) for part in parts):
+            return split
+    return parts[-1] if match else None
 
 
 def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
@@ -221,10 +229,30 @@ def _card(root: Path, what: str) -> list[Mapping[str, Any]]:
     from huggingface_hub import metadata_load
 
     try:
-        configs = (metadata_load(card) or {}).get("configs") or []
+        configs = list((metadata_load(card) or {}).get("configs") or [])
     except Exception as error:  # yaml's own kinds, and what a strange card makes of them
         raise UnavailableError(what, f"{card}: {brief(error)}", "correct the card, or remove it") from error
     return [c for c in configs if isinstance(c, Mapping) and c.get("data_files")]
+
+
+def _patterns(files: Any) -> list[tuple[str, str]]:
+    """Split and pattern of each of a configuration's files.
+
+    Raises:
+        ValueError: It means nothing.
+    """
+    if isinstance(files, Mapping):
+        files = [{"split": split, "path": path} for split, path in files.items()]
+    if isinstance(files, str) or (isinstance(files, list) and all(isinstance(f, str) for f in files)):
+        files = [{"split": "train", "path": files}]
+    found = []
+    for entry in files if isinstance(files, list) else [files]:
+        split, path = (entry.get("split"), entry.get("path")) if isinstance(entry, Mapping) else (None, None)
+        paths: list[Any] = path if isinstance(path, list) else [path]
+        if not isinstance(split, str | int) or split == "" or not all(isinstance(p, str) and p for p in paths):
+            raise ValueError(f"{entry!r} needs a split, and a path that is a text or a list of them")
+        found += [(str(split), pattern) for pattern in paths]
+    return found
 
 
 def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: str) -> dict[str, list[Path]]:
@@ -236,19 +264,15 @@ def _declared(root: Path, configs: list[Mapping[str, Any]], config: str, what: s
     name = config or (default or names)[0]
     if not config and not default and len(names) > 1:
         raise UnavailableError(what, f"several configurations: {', '.join(names)}", f"name one: ,config={names[0]}")
-    files: Any = configs[names.index(name)]["data_files"]
-    if isinstance(files, Mapping):
-        files = [{"split": split, "path": path} for split, path in files.items()]
-    if isinstance(files, str) or (isinstance(files, list) and all(isinstance(f, str) for f in files)):
-        files = [{"split": "train", "path": files}]
     splits: dict[str, list[Path]] = {}
-    for entry in files:
-        patterns = entry["path"] if isinstance(entry["path"], list) else [entry["path"]]
-        for pattern in map(str, patterns):
+    try:
+        for split, pattern in _patterns(configs[names.index(name)]["data_files"]):
             if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise UnavailableError(what, f"its card names files outside it: {pattern}", "correct the card")
-            found = [p for p in sorted(root.glob(pattern)) if p.suffix == ".parquet"]
-            splits.setdefault(str(entry["split"]), []).extend(found)
+            splits.setdefault(split, []).extend(p for p in sorted(root.glob(pattern)) if p.suffix == ".parquet")
+    except (ValueError, IndexError, NotImplementedError) as error:  # what `glob` makes of strange patterns
+        why = f"{root / 'README.md'}, configuration {name}, data_files: {brief(error)}"
+        raise UnavailableError(what, why, "correct the card, or remove it") from error
     if any(splits.values()) and (empty := sorted(split for split, found in splits.items() if not found)):
         why = f"no file of its split {empty[0]!r} is here"
         raise UnavailableError(what, why, "fetch the whole repository, or name others with split=")

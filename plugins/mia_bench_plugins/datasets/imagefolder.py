@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from mia_bench import Sample
 from mia_bench.errors import SampleError, UnavailableError
 from mia_bench_plugins.datasets.labels import (
-    MEMBERS,
-    NONMEMBERS,
+    LABELS,
     SUFFIXES,
     cell,
     content_of,
     group_of,
     labels_of,
     member_of,
+    plain,
     split_of,
 )
 from mia_bench_plugins.datasets.tables import is_picture, rows, schema_of
@@ -74,7 +74,7 @@ def _check_labelled(root: Path, what: str) -> None:
     """A folder that says members or non-members holds some."""
     for folder in [p for pattern in ("*/", "*/*/") for p in sorted(root.glob(pattern))]:
         parts = folder.relative_to(root).parts
-        named = folder.name.lower() in MEMBERS + NONMEMBERS and folder.is_dir()
+        named = plain(folder.name) in LABELS and folder.is_dir()
         if named and labels_of(parts)[0] is not None and not any(map(_is_image, folder.rglob("*"))):
             raise UnavailableError(what, f"no images in {folder}", "put images there, or remove the folder")
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 INDEX_VERSION = 1
+KEPT_BYTES = 2**26  # of a row group's images in memory
+GROUPS = 4  # row groups in memory
+OPENING = Lock()  # threads that ask for one group at once share it
 ROWS_AT_ONCE = 32  # images in memory while a table is read
 
 
@@ -45,7 +51,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """An image in a row of a Parquet file: of one row group, no more than a few rows are decoded."""
+    """An image in a row of a Parquet file."""
 
     path: Path
     column: str  # to its bytes, e.g. `image.bytes`
@@ -53,21 +59,70 @@ class Cell:
     row: int  # in its group
 
     def __call__(self) -> bytes:
-        import pyarrow.parquet as pq
-
-        row, found = self.row, None
         try:
-            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
-                for batch in file.iter_batches(ROWS_AT_ONCE, [self.group], [self.column], use_threads=False):
-                    if row < len(batch):
-                        found = leaf(batch, self.column)[row].as_py()
-                        break
-                    row -= len(batch)
+            state = self.path.stat()
+            with OPENING:
+                group = _group(self.path, state.st_size, state.st_mtime_ns, self.column, self.group)
+            found = group.at(self.row)
         except Exception as error:  # pyarrow raises many kinds
+            _group.cache_clear()  # where decoding stopped, it cannot go on
             raise SampleError(f"image in {self.path}", brief(error), "get the file anew") from error
         if found is None:
             raise SampleError(f"image in {self.path}", "the row holds no image", "remove the row")
-        return bytes(found)
+        return found
+
+
+class Group:
+    """Images of a row group: decoded in order as far as they are asked for, the last of them kept.
+
+    A row cannot be decoded without those before it in its group. Whoever reads images one after another, in several
+    threads at that, decodes each once; a group of up to `KEPT_BYTES` is kept whole, and read in any order.
+    """
+
+    def __init__(self, path: Path, column: str, group: int) -> None:
+        self.path, self.column, self.group = path, column, group
+        self.lock = Lock()
+        self._rewind()
+
+    def _rewind(self) -> None:
+        import pyarrow.parquet as pq
+
+        self.file = pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20)
+        self.coming = self.file.iter_batches(ROWS_AT_ONCE, [self.group], [self.column], use_threads=False)
+        self.kept: deque[pa.Array] = deque()
+        self.start = self.stop = self.size = 0  # rows that are kept, and their bytes
+
+    def at(self, row: int) -> bytes | None:
+        """The image in a row, None if there is none; row and group as the file had them when it was listed."""
+        with self.lock:
+            if row < self.start:
+                self._rewind()
+            while row >= self.stop:
+                if (batch := next(self.coming, None)) is None:
+                    return None
+                self._keep(leaf(batch, self.column))
+            place = row - self.start
+            for array in self.kept:
+                if place < len(array):
+                    found = array[place].as_py()
+                    return None if found is None else bytes(found)
+                place -= len(array)
+            return None
+
+    def _keep(self, array: pa.Array) -> None:
+        self.kept.append(array)
+        self.stop += len(array)
+        self.size += array.nbytes
+        while self.size > KEPT_BYTES and len(self.kept) > 2:  # threads ask for neighbours, not quite in order
+            oldest = self.kept.popleft()
+            self.start += len(oldest)
+            self.size -= oldest.nbytes
+
+
+@lru_cache(maxsize=GROUPS)
+def _group(path: Path, size: int, mtime_ns: int, column: str, group: int) -> Group:
+    """Opened once for as long as the file stays as it is."""
+    return Group(path, column, group)
 
 
 def leaf(batch: pa.RecordBatch, column: str) -> pa.Array:

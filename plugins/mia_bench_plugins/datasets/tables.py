@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SUCCESS = "success"  # what img2dataset writes for a picture that it got
 CAPTIONS = ("caption", "text", "txt")
+MEANINGS = ("caption", "member", "split_column", "id", "group")
 KEPT = ("url",)  # kept as labels
 
 
@@ -43,6 +44,11 @@ class Columns(Options):
     id: str | None = None
     group: str | None = None
 
+    def among(self, known: Collection[str]) -> Columns:
+        """The same without the names that are not known."""
+        own = {name: "" for name, column in self if name in MEANINGS and column and column not in known}
+        return self.model_copy(update=own)
+
     def chosen(self, known: Collection[str], what: str) -> dict[str, str]:
         """Column by meaning, of those there are; `image` left out.
 
@@ -51,7 +57,7 @@ class Columns(Options):
         """
         usual = {"caption": CAPTIONS, "member": ("member",), "split_column": ("split",), "id": ("id",)}
         found = {}
-        for meaning in ("caption", "member", "split_column", "id", "group"):
+        for meaning in MEANINGS:
             named: str | None = getattr(self, meaning)
             if named and named not in known:
                 why = f"no column {named!r}; it has {', '.join(sorted(known))}"

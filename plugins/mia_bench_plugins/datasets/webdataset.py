@@ -1,8 +1,9 @@
 """Tar shards as img2dataset and webdataset write them: `--dataset webdataset:PATH,OPTION=VALUE,...`.
 
 PATH is a `.tar` file, or a folder of them; folder names from the top may say `members`, `nonmembers` and `calibration`.
-A sample is the files that share a name up to the first dot: `000000017.jpg`, `.txt` (caption), `.json` (columns). The
-table beside a shard, `00000.parquet`, comes before the JSON; its rows whose `status` is not `success` are counted.
+A sample is the files that share a name up to the first dot: `000000017.jpg`, `.txt` (caption), `.json` (columns).
+Cells of the table beside a shard, `00000.parquet`, come before the JSON's; its rows whose `status` is not `success` are
+counted.
 
 Options name columns: `caption` (`caption`, `text`, else the `.txt` file), `member`, `split_column` (`split`), `id`,
 `group`; `image` is the ending of the pictures, by default whichever is an image's. An empty one is not read.
@@ -76,15 +77,15 @@ def _shard(path: Path, place: Place, columns: Columns, what: str, lost: Lost) ->
     if len(pictures) < len(index):
         raise UnavailableError(f"{what}, shard {path}", "duplicate key", "give each picture its own")
     table = path.with_suffix(".parquet")
+    beside = {key: _json(picture, what) for key, picture in pictures.items()}
+    known = set(schema_of(table, what).names) if table.is_file() else set[str]()
+    chosen = columns.chosen(known.union(*beside.values()), what) | columns.among(known).chosen(known, what)
     if table.is_file():
-        known = schema_of(table, what).names
-        chosen = columns.chosen(known, what)
-        wanted = {*chosen.values(), *({"key", "status", *KEPT} & set(known))}
-        found = ((str(row.get("key") or ""), row) for row in rows(table, wanted, what))
+        wanted = {*chosen.values(), "key", "status", *KEPT} & known
+        told = ((str(row.get("key") or ""), row) for row in rows(table, wanted, what))
+        found = ((key, beside.get(key, {}) | {k: v for k, v in row.items() if v is not None}) for key, row in told)
     else:
-        fields = {name for picture in pictures.values() for name in _json(picture, what)}
-        chosen = columns.chosen(fields, what)
-        found = ((key, _json(picture, what)) for key, picture in pictures.items())
+        found = ((key, row) for key, row in beside.items())
     untold = dict(pictures)
     for key, row in found:
         picture = untold.pop(key, None)
@@ -92,7 +93,7 @@ def _shard(path: Path, place: Place, columns: Columns, what: str, lost: Lost) ->
         if counted(lost, sample.member, str(row.get("status") or "success"), picture is not None):
             yield sample
     for key, picture in untold.items():  # the table beside the shard does not know them
-        yield _sample(path, place, key, _json(picture, what), chosen, picture, columns, what)
+        yield _sample(path, place, key, beside[key], chosen, picture, columns, what)
 
 
 def _sample(
