@@ -176,7 +176,7 @@ def _hint(samples: Iterable[Sample], what: str) -> None:
     unread = {part for folder in folders for part in folder.parts}
     if alike := sorted(filter(_alike, unread)):
         text = (
-            "%s: images without a label lie in %s, which is not read; call folders members and nonmembers, at the top"
+            "%s: images without a label lie in %s, which is not read; name folders members, nonmembers, at the top"
         )
         logging.getLogger("mia_bench").warning(text, what, ", ".join(map(repr, alike)))
 
