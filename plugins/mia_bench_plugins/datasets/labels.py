@@ -175,9 +175,7 @@ def _hint(samples: Iterable[Sample], what: str) -> None:
     folders = {PurePosixPath(s.id).parent for s in samples if s.member is None}
     unread = {part for folder in folders for part in folder.parts}
     if alike := sorted(filter(_alike, unread)):
-        text = (
-            "%s: images without a label lie in %s, which is not read; call folders members and nonmembers, at the top"
-        )
+        text = "%s: images without a label lie in %s, which is not read; name folders members, nonmembers, at the top"
         logging.getLogger("mia_bench").warning(text, what, ", ".join(map(repr, alike)))
 
 

@@ -1,9 +1,8 @@
 """Tar shards as img2dataset and webdataset write them: `--dataset webdataset:PATH,OPTION=VALUE,...`.
 
 PATH is a `.tar` file, or a folder of them; folder names from the top may say `members`, `nonmembers` and `calibration`.
-A sample is the files that share a name up to the first dot: `000000017.jpg`, `.txt` (caption), `.json` (columns).
-Cells of the table beside a shard, `00000.parquet`, come before the JSON's; its rows whose `status` is not `success` are
-counted.
+A sample is the files that share a name up to the first dot: `000000017.jpg`, `.txt` (caption), `.json` (columns). The
+table beside a shard, `00000.parquet`, comes before the JSON; its rows whose `status` is not `success` are counted.
 
 Options name columns: `caption` (`caption`, `text`, else the `.txt` file), `member`, `split_column` (`split`), `id`,
 `group`; `image` is the ending of the pictures, by default whichever is an image's. An empty one is not read.
