@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -188,3 +189,12 @@ def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(written(tmp_path / "file", b"")))
     path = table(tmp_path / "a.parquet", rows(2))
     assert len(Parquet(str(path)).samples()) == 2
+
+
+@pytest.mark.parametrize(("names", "first"), [(["member", "nonmember"], True), (["nonmember", "member"], False)])
+def test_a_class_is_read_by_its_name(tmp_path, names, first):
+    label = {"_type": "ClassLabel", "names": names}
+    info = json.dumps({"info": {"features": {"member": label, "split": {"_type": "Value"}, "jpg": ["odd"]}}})
+    columns = {"jpg": [encoded(i) for i in range(3)], "member": [0, 1, None], "split": ["audit"] * 3}
+    pq.write_table(pa.table(columns).replace_schema_metadata({"huggingface": info}), tmp_path / "a.parquet")
+    assert [s.member for s in Parquet(str(tmp_path)).samples()] == [first, not first, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -168,6 +169,15 @@ def schema_of(path: Path, what: str) -> pa.Schema:
         raise UnavailableError(what, f"{path}: {brief(error)}", "get the file anew") from error
 
 
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of the classes that integers stand for, by column, as the hub's `datasets` leaves them in a schema."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
 def pictures(path: Path, place: Place, columns: Columns, what: str, lost: Lost) -> Iterator[Sample]:
     """One sample for each row with a picture.
 
@@ -178,6 +188,9 @@ def pictures(path: Path, place: Place, columns: Columns, what: str, lost: Lost) 
     image = image_column(schema, columns.image, what)
     chosen = columns.chosen([n for n in schema.names if not is_picture(schema.field(n).type)], what)
     wanted = {*chosen.values(), *({"key", "status", *KEPT} & set(schema.names))}
+    # A class's number says nothing of membership: 0 may be called `member`.
+    labels = {chosen.get("member"), chosen.get("split_column")}
+    classes = {column: names for column, names in class_names(schema).items() if column in labels}
     try:
         index = indexed(path, f"parquet {image}", lambda: hashes(path, image))
     except Exception as error:
@@ -185,6 +198,8 @@ def pictures(path: Path, place: Place, columns: Columns, what: str, lost: Lost) 
     contents = index["sha256"].to_pylist()
     where = zip(index["group"].to_pylist(), index["row"].to_pylist(), contents, strict=True)
     for number, (row, (group, within, content)) in enumerate(zip(rows(path, wanted, what), where, strict=True)):
+        for column, names in classes.items():
+            row[column] = names[row[column]] if row[column] in range(len(names)) else None
         name = str(row.get("key") or f"{path.stem}/{number}")
         sample = labelled(row, chosen, place, name, content or "", Cell(path, image, group, within), what)
         if counted(lost, sample.member, str(row.get("status") or SUCCESS), content is not None):
