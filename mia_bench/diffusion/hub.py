@@ -19,7 +19,6 @@ from mia_bench.errors import MiaBenchError, UnavailableError, UsageError, brief
 
 REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-OTHERS = ("*.bin", "*.msgpack", "*.onnx*", "*.fp16.*", "*non_ema*")  # what lies beside them on the hub
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
@@ -119,11 +118,9 @@ def _no_network(names: set[str]) -> bool:
 
 
 def fetching(repository: str, revision: str | None, wanted: Sequence[str]) -> str:
-    """The command that fills the hub's cache; with all parts, where it is not known yet which are needed."""
-    wanted = [INDEX, "*/*"] if list(wanted) == [INDEX] else wanted
-    at = ["--revision", revision] if revision else []
-    folders = dict.fromkeys(p.partition("/")[0] + "/*" if "/" in p else p for p in wanted)
-    include = [word for folder in folders for word in ("--include", folder)]
-    unwanted = OTHERS if any("/" in p for p in wanted) else ("*/*",)
-    others = [word for name in unwanted for word in ("--exclude", name)]
-    return shlex.join(["hf", "download", repository, *at, *include, *others])
+    """The command that fills the hub's cache: with a pipeline, or with an adapter's own files."""
+    at = [repository, *(["--revision", revision] if revision else [])]
+    if INDEX in wanted:
+        return shlex.join(["mia-bench", "fetch", "--weights", *at])
+    include = [word for pattern in wanted for word in ("--include", pattern)]
+    return shlex.join(["hf", "download", *at, *include, "--exclude", "*/*"])

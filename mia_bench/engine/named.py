@@ -97,7 +97,7 @@ def _target(registry: Registry, spec: Any, options: TargetOptions) -> Target:
     if isinstance(spec, str):
         name = spec.partition(":")[0]
         if name in registry.targets:
-            return _opened(registry.target(name), "target", spec)
+            return _opened(_named(registry.target(name), spec), "target", spec)
         repository = spec.partition("@")[0]
         for cls in registry.targets.values():
             if repository in {cls.meta.repository, *cls.meta.formerly} and not Path(spec).exists():
@@ -114,6 +114,21 @@ def _target(registry: Registry, spec: Any, options: TargetOptions) -> Target:
     raise UsageError(
         f"target {spec_text(spec)}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}"
     )
+
+
+def _named(cls: type[Target], spec: str) -> type[Target]:
+    """A registered target; a folder that is called as it is must be written as a path.
+
+    Raises:
+        UsageError: A family, and nothing of it.
+    """
+    here = Path(spec).exists()
+    if cls.meta.pipelines and not cls.meta.repository and ":" not in spec:
+        other = f", or --target ./{spec} for what is called so here" if here else ""
+        raise UsageError(f"target {spec}", "it is a family of models", f"write --target {spec}:PATH{other}")
+    if here:
+        logging.getLogger("mia_bench").warning("target %s: the known model; what is called so here is ./%s", spec, spec)
+    return cls
 
 
 def _known(cls: type[Target], spec: str, repository: str) -> Target:

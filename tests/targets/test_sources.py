@@ -465,3 +465,17 @@ def test_files_are_hashed_once_until_they_change(tmp_path, monkeypatch):
     path.write_bytes(b"two")
     os.utime(path, ns=(0, 1))
     assert hash_file(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_name_that_a_folder_also_has(registry, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="it is a family") as caught:
+        open_target(registry, "ddpm")
+    assert caught.value.fix == "write --target ddpm:PATH"
+    for name in ("ddpm", "sd-v1-4"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UsageError) as caught:
+        open_target(registry, "ddpm")
+    assert "or --target ./ddpm for" in caught.value.fix
+    assert open_target(registry, "sd-v1-4").meta.name == "sd-v1-4"
+    assert "what is called so here is ./sd-v1-4" in caplog.text
