@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mia_bench.dataset import Dataset, DatasetMeta, Sample
     from mia_bench.encoder import Encoder, EncoderMeta, Offer
     from mia_bench.hookspecs import hookimpl
-    from mia_bench.target import Target, TargetMeta
+    from mia_bench.target import Target, TargetMeta, TargetOptions
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ __all__ = [
     "Scores",
     "Target",
     "TargetMeta",
+    "TargetOptions",
     "Timestep",
     "__version__",
     "by_kind",

@@ -49,6 +49,7 @@ class Capability(StrEnum):
     DENOISE = "denoise"
     CAPTION = "caption"
     GENERATE = "generate"
+    VARY = "vary"  # generate from an image and a strength; whoever denoises and generates can
     GRADIENT = "gradient"
     REFERENCE = "reference"  # another model beside the target, named by the user
 
@@ -232,6 +233,10 @@ class Attack(ABC):
     def queries(self) -> int:
         """Denoiser queries asked per image with these parameters (a guided step is two)."""
 
+    def generations(self) -> int:
+        """Images generated per image: what a target without a denoiser is asked for."""
+        return 1
+
     @abstractmethod
     def measure(self, batch: Batch, target: Target) -> Mapping[str, Any]:
         """Measure one batch.
@@ -267,6 +272,9 @@ class Control(Attack):
     modality: str = "both"
 
     def queries(self) -> int:
+        return 0
+
+    def generations(self) -> int:
         return 0
 
     @abstractmethod

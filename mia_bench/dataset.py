@@ -25,7 +25,7 @@ class Sample:
 
     Attributes:
         id: Stable id, unique in its dataset.
-        image: A file, or a function that returns the decoded image; read only when needed.
+        image: A file, or a function that returns the decoded image or an image file's bytes; read only when needed.
         content: sha256 of the image's bytes (file or pixels).
         caption: The caption the image would have been trained with, or None.
         member: Whether the target was trained on it; None when unknown.
@@ -34,10 +34,12 @@ class Sample:
         group: Near-duplicates share one; defaults to the id.
         labels: Further labels, e.g. `{"memorised": True}`.
         word_weights: Importance of each word of the caption (split at spaces), if the dataset supplies it.
+        near: The image's `mia_bench.near.dhash`, where the dataset knows it: then nothing is decoded to find
+            near-duplicates.
     """
 
     id: str
-    image: Path | Callable[[], Image]
+    image: Path | Callable[[], Image | bytes]
     content: str
     caption: str | None = None
     member: bool | None = None
@@ -45,6 +47,7 @@ class Sample:
     group: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
     word_weights: tuple[float, ...] | None = None
+    near: int | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -78,7 +81,7 @@ class DatasetMeta(BaseModel):
         construction: How members and non-members were made.
         biases: Known differences between them that are not membership.
         revision: Pinned revision of the data.
-        argument: What may follow the name, e.g. `PATH`; empty if nothing may.
+        argument: What follows the name, e.g. `PATH`, or in brackets what may; empty if nothing may.
         preset: What `--attacks all` takes of an attack that offers it, e.g. `quick` where published settings cost much
             and say no more.
     """
@@ -109,6 +112,28 @@ class Dataset(ABC):
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
+
+    @property
+    def revision(self) -> str:
+        """What exactly is read, as results name it; differs from `meta.revision` where the user's copy decides."""
+        return self.meta.revision
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of targets whose membership it labels, where the argument decides; the first is the default."""
+        return self.meta.targets
+
+    def fetch(self, limit: int | None = None, allow_origin: tuple[str, int] | None = None) -> None:
+        """Get onto this machine what `samples()` needs; a run calls it before. Does nothing if all is there.
+
+        Args:
+            limit: Samples of each class that will be taken; all if None.
+            allow_origin: Host and port of the one origin that may be a private address.
+
+        Raises:
+            UnavailableError: It cannot be had.
+        """
+        return None
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:

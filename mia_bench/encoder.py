@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -143,6 +144,11 @@ class Encoder(ABC):
         self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool, f"encoder {self.meta.name}")
         self._texts: dict[str, torch.Tensor] = {}
         self._captions: dict[str, str] = {}
+
+    def open_alone(self, device: str = "cpu") -> None:
+        """Load it without a target, one image at a time. An encoder that is part of a target fails when it is asked."""
+        nobody: Any = SimpleNamespace(device=device, vae_rows=SimpleNamespace(rows=1, pool=None))
+        self.open(nobody)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         """Images as vectors, float32 `(B, D)`."""

@@ -86,7 +86,7 @@ class Registry:
         for entry in sorted(origins, key=lambda e: (not origins[e].startswith("mia-bench "), origins[e], e.name)):
             registry.add(entry.name, origins[entry], entry.value, entry.load)
         for path in files:
-            plugin = registry.add(path.stem, str(path), str(path), partial(_import_file, path))
+            plugin = registry.add(path.stem, str(path), str(path), partial(import_file, path))
             if plugin.error and strict:
                 raise BrokenPluginError(f"plugin file {path}", plugin.error, "fix the file, or leave out -p")
         return registry
@@ -225,7 +225,8 @@ def _distribution(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """A module of a Python file, under a name of its own."""
     if not path.is_file():
         raise FileNotFoundError("no such file")
     # Two files of one name are two modules: the source of each is part of its attacks' identity.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mia_bench.metrics import ClearsBlind, Evaluation
+from mia_bench.metrics import ClearsBlind, Evaluation, Suspects
 
 RESULT_VERSION = 1
 
@@ -18,8 +18,9 @@ class _Record(BaseModel):
 class Task(_Record):
     """Which audited samples the scores are asked to tell apart."""
 
-    positives: Literal["members", "memorised"] = "members"
-    """`memorised`: samples of that split, which the target saw far more often than its other members."""
+    positives: Literal["members", "memorised", "suspects"] = "members"
+    """`memorised`: samples of that split, which the target saw far more often than its other members; `suspects`:
+    audited samples whose membership is unknown."""
 
     negatives: Literal["nonmembers", "members"] = "nonmembers"
     """From the audit set."""
@@ -29,10 +30,13 @@ class Task(_Record):
         """What positives and negatives are called."""
         if self.positives == "members":
             return "members", "non-members"
+        if self.positives == "suspects":
+            return "samples of unknown membership", "non-members"
         return "memorised images", "other members" if self.negatives == "members" else "non-members"
 
 
 MEMBERSHIP = Task()
+SUSPECTS = Task(positives="suspects")
 
 
 class Row(_Record):
@@ -74,6 +78,9 @@ class Row(_Record):
     blind: ClearsBlind | None = None
     """Whether it beats the blind baselines on the same samples; None for controls."""
 
+    suspects: Suspects | None = None
+    """How many samples of unknown membership score above thresholds from known non-members; None without such."""
+
     tags: tuple[str, ...] = ()
     """Marks such as `transductive`."""
 
@@ -88,6 +95,35 @@ class Row(_Record):
 
     seconds: float | None = None
     """Seconds per image, charged by the queries asked."""
+
+
+class Division(_Record):
+    """How the harness itself chose among a dataset's samples: `--calibration`, `--balance`."""
+
+    calibration: float | None
+    """Share of each class that was set apart as calibration set, if that was asked for."""
+
+    members: int
+    """Of the calibration set; the other count likewise."""
+    nonmembers: int
+
+    balance: bool
+    """Whether the larger class of each split was cut to the size of the smaller."""
+
+    seed: int
+    """What the choice depends on, beside the samples."""
+
+    near: int
+    """Bits in which the hashes of two images may differ to be taken for near-duplicates."""
+
+    together: int
+    """Samples that share a group with another, which is never divided."""
+
+    unread: int
+    """Images that could not be read, so that their near-duplicates are unknown."""
+
+    digest: str
+    """Hash of the outcome: every audit and calibration sample with its split."""
 
 
 class Failure(_Record):
@@ -131,6 +167,10 @@ class Result(_Record):
     target: str
     target_kind: str
     target_fingerprint: str
+    target_options: dict[str, Any] = {}
+    """How it was loaded, where that differs from the defaults."""
+    target_facts: dict[str, Any] = {}
+    """Where it came from: repository, commit, weight files with their sha256, notes, fixed inputs."""
     reference: str | None = None
     """The model that some attacks asked beside the target."""
     reference_fingerprint: str | None = None
@@ -141,6 +181,10 @@ class Result(_Record):
     dtype: str
     latent: str
     samples_hash: str
+    division: Division | None = None
+    """How the samples were chosen, where the dataset does not fix it."""
+    captions: str = "true"
+    """What attacks took for the samples' captions: their own, or as `run --captions` was told."""
     n_members: int
     """Positives of the task (audit members) that at least one row could read; the other counts likewise."""
     n_nonmembers: int

@@ -44,6 +44,9 @@ SCHEMA = pa.schema(
 )
 ARTIFACTS = "artifacts"  # folder of pictures
 SHARDS = "[!.]*.parquet"
+WRITING = {"compression": "zstd", "write_page_checksum": True}
+PORTION = 2**26  # bytes of a row group that shards are joined to
+ROWS_AT_ONCE = 4096  # measurements in memory where all are gone through
 Terms = Mapping[str, NDArray[np.float64]]
 
 
@@ -165,9 +168,8 @@ class Store:
         files = list(self._files())
         replaced = set(self.shards.glob(SHARDS))  # with what an interrupted compaction left behind
         if len(files) > 1:
-            table = pa.concat_tables([_read_shard(path) for path, _ in files]).unify_dictionaries()
             shards = {name: record for _, records in files for name, record in records.items()}
-            self._write_shard(uuid.uuid4().hex[:12], table, shards)
+            self._write_joined(uuid.uuid4().hex[:12], [path for path, _ in files], shards)
         else:
             replaced -= {path for path, _ in files}
         for path in replaced:
@@ -179,7 +181,8 @@ class Store:
             try:
                 with _unreadable_named(path):
                     json.loads((pq.read_schema(path).metadata or {})[META])
-                _read_shard(path)
+                for _ in _streamed(path):
+                    pass
             except _DamagedError as error:
                 aside = path.rename(path.with_name(f"{path.name}.damaged"))
                 logger.warning("%s; set aside as %s, its samples are measured anew", error, aside.name)
@@ -191,11 +194,14 @@ class Store:
     def done(self, fingerprints: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
         """For each fingerprint, the (sample id, digest) pairs that have been measured."""
         found: dict[str, set[tuple[str, str]]] = {f: set() for f in fingerprints}
-        table = self._read(["fingerprint", "sample_id", "sample_digest"])
-        columns = (table[c].to_pylist() for c in ("fingerprint", "sample_id", "sample_digest"))
-        for fingerprint, sample_id, digest in zip(*columns, strict=True):
-            if fingerprint in found:
-                found[fingerprint].add((sample_id, digest))
+        pairs: dict[tuple[str, str], tuple[str, str]] = {}  # one object for a sample, however many attacks have it
+        columns = ["fingerprint", "sample_id", "sample_digest"]
+        for path, _ in self._files():
+            for table in _streamed(path, columns):
+                for fingerprint, *pair in zip(*(table[c].to_pylist() for c in columns), strict=True):
+                    if fingerprint in found:
+                        sample = (pair[0], pair[1])
+                        found[fingerprint].add(pairs.setdefault(sample, sample))
         return found
 
     def held(self, fingerprints: Iterable[str]) -> dict[str, dict[str, set[tuple[str, str]]]]:
@@ -258,8 +264,17 @@ class Store:
 
     def _write_shard(self, name: str, table: pa.Table, shards: Mapping[str, Any]) -> None:
         table = table.replace_schema_metadata({META: json.dumps(shards).encode()})
-        options = {"compression": "zstd", "write_page_checksum": True}
-        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, **options))
+        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, **WRITING))
+
+    def _write_joined(self, name: str, files: Iterable[Path], shards: Mapping[str, Any]) -> None:
+        schema = SCHEMA.with_metadata({META: json.dumps(shards).encode()})
+
+        def write(path: Path) -> None:
+            with pq.ParquetWriter(path, schema, **WRITING) as joined:
+                for table in _portions(files):
+                    joined.write_table(table.replace_schema_metadata(schema.metadata))
+
+        self._replace(self.shards / f"{name}.parquet", write)
 
     def _replace(self, path: Path, write: Any) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -278,6 +293,30 @@ class Store:
 def _read_shard(path: Path, columns: list[str] | None = None, rows: Any = None) -> pa.Table:
     with _unreadable_named(path):
         return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
+
+
+def _portions(paths: Iterable[Path]) -> Iterator[pa.Table]:
+    """The measurements of many shards, joined up to `PORTION` bytes at a time."""
+    held: list[pa.Table] = []
+    for path in paths:
+        for table in _streamed(path):
+            held.append(table)
+            if sum(one.nbytes for one in held) > PORTION:
+                yield pa.concat_tables(held).unify_dictionaries()
+                held = []
+    if held:
+        yield pa.concat_tables(held).unify_dictionaries()
+
+
+def _streamed(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A shard a few rows at a time: a compacted one can be larger than memory."""
+    names = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    with (
+        _unreadable_named(path),
+        pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=2**20) as file,
+    ):
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
+            yield pa.Table.from_batches([batch]).cast(names)
 
 
 class _DamagedError(UnavailableError):

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from mia_bench.attack import Capability
 from mia_bench.errors import UnavailableError
+from mia_bench.target_meta import TargetMeta as TargetMeta
+from mia_bench.target_meta import TargetOptions as TargetOptions
 
 if TYPE_CHECKING:
     import torch
@@ -32,39 +33,10 @@ if TYPE_CHECKING:
     from mia_bench.diffusion.schedule import Schedule
     from mia_bench.encoder import Encoder
 
-Kind = Literal["pixel", "latent"]
 ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
 MAX_ROWS = 64  # more gain nothing; fewer spend more time between a small network's layers
-TEXTS_KEPT = 1024  # text states remembered between batches; about 0.25 MB each for Stable Diffusion
-
-
-class TargetMeta(BaseModel):
-    """What is known about a target, or a family of them, before it is loaded.
-
-    Attributes:
-        name: Name on the command line; families take the path of a pipeline: `name:PATH`.
-        summary: One line.
-        kind: `latent` if the denoiser works on VAE latents, else `pixel`.
-        capabilities: What it can do.
-        pipelines: Class names in a diffusers `model_index.json` that this family loads.
-        argument: What else may follow the name: `name:ARGUMENT`.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    summary: str
-    kind: Kind
-    capabilities: frozenset[Capability]
-    pipelines: frozenset[str] = frozenset()
-    argument: str = ""
-    licence: str = ""
-    citation: str = ""
-
-    @property
-    def takes(self) -> str:
-        """What may follow `name:`, or nothing."""
-        return self.argument or ("PATH" if self.pipelines else "")
+ROW_BYTES = 4096  # of activations for each pixel of a latent model's image in float32, VAE included
+TEXT_BYTES = 2**28  # of text states remembered between batches: a thousand texts of Stable Diffusion 1
 
 
 class Target(ABC):
@@ -77,9 +49,13 @@ class Target(ABC):
         image_size: Side in pixels.
         reference: Another model that some attacks ask beside the target, or None.
         encoders: Encoders that attacks named, by what was written: `target.encoders["dino"]`.
+        options: How it is loaded; set before anything is read.
+        note: What the user should know of where it comes from.
     """
 
     meta: ClassVar[TargetMeta]
+    reads: ClassVar[frozenset[str]] = frozenset()
+    """Options that this target understands."""
     schedule: Schedule
     denoiser: Denoiser
     image_size: int
@@ -88,6 +64,7 @@ class Target(ABC):
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
+        self.options, self.note = TargetOptions(), ""
         self.device, self.dtype = "cpu", "float32"
         self.latent: Literal["mode", "sample"] = "mode"
         self.encoders: dict[str, Encoder] = {}
@@ -101,6 +78,17 @@ class Target(ABC):
     @abstractmethod
     def weights(self) -> Mapping[str, str]:
         """sha256 of every file that defines the model, by name; readable before `load`."""
+
+    def fetch(self) -> Mapping[str, Path]:
+        """Get what `load` needs onto this machine, if it lies elsewhere.
+
+        Returns:
+            The files by name; none of a target that reads no files.
+
+        Raises:
+            UnavailableError: They cannot be had, or not read.
+        """
+        return {}
 
     @abstractmethod
     def predict(self, x: torch.Tensor, t: torch.Tensor, **states: torch.Tensor) -> torch.Tensor:
@@ -131,12 +119,32 @@ class Target(ABC):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What this target can do, with the reference model it was given."""
-        return self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        able = self.meta.capabilities | ({Capability.REFERENCE} if self.reference else frozenset())
+        return able | ({Capability.VARY} if {Capability.DENOISE, Capability.GENERATE} <= able else frozenset())
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether a sample's caption conditions it; attacks may write captions of their own only with `CAPTION`."""
+        return Capability.CAPTION in self.meta.capabilities
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is a null condition to guide away from."""
+        return self.conditioned
+
+    def settings(self) -> Mapping[str, Any]:
+        """What else decides its numbers, JSON-ready; part of its fingerprint."""
+        return {}
+
+    def facts(self) -> Mapping[str, Any]:
+        """Where it comes from: recorded with a run, never compared."""
+        return {}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all weights and configuration files."""
-        return hashlib.sha256(json.dumps(dict(self.weights()), sort_keys=True).encode()).hexdigest()[:32]
+        """Hash of all weights and configuration files, and of settings if there are any."""
+        made_of = {**self.weights(), **({"settings": self.settings()} if self.settings() else {})}
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
 
     def open(
         self,
@@ -166,8 +174,15 @@ class Target(ABC):
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-        self.load()
-        rows = rows or max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
+        try:
+            self.load()
+        except torch.OutOfMemoryError as error:
+            what, fix = f"target {self.argument or self.meta.name}", "--dtype float16 takes half; "
+            if "offload" in self.reads:
+                fix += "--offload keeps the weights in main memory; "
+            why = f"its weights do not fit in the memory of {device}"
+            raise UnavailableError(what, why, f"{fix}or another --device") from error
+        rows = rows or self.first_rows()
         self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
         self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
         self._texts: OrderedDict[str, Any] = OrderedDict()
@@ -187,6 +202,19 @@ class Target(ABC):
         for encoder in self.encoders.values():
             encoder.open(self)
 
+    def first_rows(self) -> int:
+        """Rows per call to begin with: by the size of one input, on a GPU also by the memory left beside the weights.
+
+        When memory runs out all the same, each network halves its own.
+        """
+        import torch
+
+        rows = max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
+        if torch.device(self.device).type != "cuda":
+            return rows
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return rows_within(rows, free, self.image_size, getattr(torch, self.dtype).itemsize)
+
     @property
     def networks(self) -> dict[str, RowRunner]:
         """What runs each network, by name."""
@@ -204,8 +232,10 @@ class Target(ABC):
             self.reference.forget()
         self.denoiser.forget()
         self._decoded.clear()
-        while len(self._texts) > TEXTS_KEPT:
-            self._texts.popitem(last=False)
+        kept = sum(state.numel() * state.element_size() for state in self._texts.values())
+        while kept > TEXT_BYTES:
+            _, state = self._texts.popitem(last=False)
+            kept -= state.numel() * state.element_size()
 
     def encode(self, pixels: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
         """Images to denoiser inputs.
@@ -281,15 +311,22 @@ class Target(ABC):
         start: torch.Tensor = batch.eps(timesteps[0], draw, "start")
         if strength is not None:
             start = self.schedule.noised(batch.x0, start, timesteps[0])
-        if Capability.CAPTION not in self.meta.capabilities:
-            guidance = 1.0
-        given, null = self.condition(captions), batch.null
+        given = self.condition(captions)
+        guidance, null = (guidance, batch.null) if self.guided else (1.0, given)
         *_, latents = walk(self, start, timesteps, given, null, guidance=guidance)
         return self.shown(latents)
 
     def shown(self, latents: torch.Tensor) -> torch.Tensor:
         """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
         return self.decode(latents).clamp(-1, 1)
+
+    def probe(self, batch: Batch) -> None:
+        """Ask something plain of the target.
+
+        Raises:
+            NetworkError: The target itself is at fault, and no attack that asked it.
+        """
+        self.denoiser(batch.x0 * 1, 0, batch.condition)  # without a name, so it is not answered from memory
 
     @contextmanager
     def differentiable(self) -> Iterator[dict[str, torch.nn.Parameter]]:
@@ -311,7 +348,7 @@ class Target(ABC):
         """
         from mia_bench.diffusion.denoiser import Condition
 
-        if Capability.CAPTION not in self.meta.capabilities:
+        if not self.conditioned:
             return Condition("", {})
         import torch
 
@@ -324,3 +361,17 @@ class Target(ABC):
             self._texts.move_to_end(text)
         key = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
         return Condition(key, {"encoder_hidden_states": torch.stack([self._texts[t] for t in texts])})
+
+
+def rows_within(rows: int, free: int, side: int, itemsize: int) -> int:
+    """The largest power of two of at most `rows` whose activations fit in `free` bytes, at least 1.
+
+    Args:
+        rows: Most rows.
+        free: Bytes free on the device.
+        side: Side of the images in pixels.
+        itemsize: Bytes of one number.
+    """
+    if rows * (needed := ROW_BYTES * side**2 * itemsize // 4) <= free:
+        return rows
+    return int(2 ** max(0, (free // needed).bit_length() - 1))

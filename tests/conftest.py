@@ -1,10 +1,15 @@
 """Fixtures shared by all tests: the embedded benchmark, and how a batch is made of it."""
 
+import signal
+
 import pytest
 import tiny
 
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
 from mia_bench_plugins.targets.emoji import EmojiRealworld
+
+# A shell starts jobs in the background with Ctrl-C ignored, and so would be everything that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def open_emoji(**options):

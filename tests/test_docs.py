@@ -53,14 +53,16 @@ def test_the_page_of_the_embedded_benchmark_is_what_the_results_give():
     assert done.returncode == 0, done.stderr
 
 
-def test_the_page_of_the_attacks_is_what_their_metadata_give():
-    printed = CliRunner().invoke(group, ["describe", "all", "--markdown"], catch_exceptions=False).output
-    page = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
-    assert page == printed, "fix: mia-bench describe all --markdown > docs/attacks.md"
+@pytest.mark.parametrize(("name", "page"), [("all", "attacks"), ("datasets", "datasets"), ("targets", "targets")])
+def test_pages_are_what_metadata_give(name, page):
+    printed = CliRunner().invoke(group, ["describe", name, "--markdown"], catch_exceptions=False).output
+    written = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert written == printed, f"fix: mia-bench describe {name} --markdown > docs/{page}.md"
 
 
 def test_relative_links_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/attacks.md", "docs/embedded.md"):
+    docs = [page.relative_to(ROOT) for page in sorted(ROOT.glob("docs/*.md"))]
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *docs):
         for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
             assert (ROOT / page).parent.joinpath(link).exists(), f"{page}: {link}"
 

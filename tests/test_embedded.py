@@ -69,7 +69,7 @@ def test_memorised_images_are_told_apart_only_where_they_were_repeated():
 
 @pytest.mark.parametrize("target", ["emoji-realworld", "emoji-overtrain", "emoji-mirror"])
 def test_the_records_are_of_the_shipped_weights(target):
-    from mia_bench.engine.plan import open_target
+    from mia_bench.engine.named import open_target
     from mia_bench.plugins import Registry
 
     fingerprint = open_target(Registry.load(), target).fingerprint

@@ -12,7 +12,8 @@ from able import Able
 
 from mia_bench.attack import Control
 from mia_bench.engine.label import Label
-from mia_bench.engine.run import RunOptions, read_result, run
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import read_result, run
 from mia_bench.plugins import Registry
 
 ATTACKS = sorted(name for name, cls in Registry.load().attacks.items() if not issubclass(cls, Control))

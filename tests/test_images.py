@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mia_bench import images
 from mia_bench.errors import SampleError
@@ -130,6 +132,100 @@ def test_the_orientation_tag_is_applied(tmp_path, tag, place, size):
     assert got.getpixel(place) == RED
 
 
+def whole(image: Image.Image) -> Image.Image:
+    """What an image is in RGB, converted in one go."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode == "F":
+            values = values * (255.0 if values.max() <= 1.0 else 1.0)
+        else:
+            values = values / (257.0 if image.mode.startswith("I;16") or values.max() > 255 else 1.0)
+        image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def noisy(mode: str) -> Image.Image:
+    rng = np.random.default_rng(0)
+    if mode == "F":
+        return Image.fromarray(rng.random((31, 17), dtype=np.float32) * 300 - 20)
+    if mode == "F to 1":
+        return Image.fromarray(rng.random((31, 17), dtype=np.float32))
+    if mode in ("I;16", "I;16B"):
+        wide = rng.integers(0, 65536, (31, 17)).astype("<u2" if mode == "I;16" else ">u2")
+        return Image.frombytes(mode, (17, 31), wide.tobytes())
+    if mode.startswith("I"):
+        return Image.fromarray(rng.integers(-9, 256 if mode == "I to 255" else 70_000, (31, 17), dtype=np.int32))
+    image = Image.fromarray(rng.integers(0, 256, (31, 17, 4), dtype=np.uint8))
+    if mode == "P":
+        image = image.convert("RGB").quantize(50)
+        image.info["transparency"] = bytes(range(0, 250, 5))
+    elif mode in ("L keyed", "RGB keyed"):
+        image = image.convert(mode.split()[0])
+        image.info["transparency"] = image.getpixel((3, 29))
+    return image if mode in ("RGBA", "P") or "keyed" in mode else image.convert(mode)
+
+
+MODES = [
+    "F",
+    "F to 1",
+    "I;16",
+    "I;16B",
+    "I",
+    "I to 255",
+    "RGBA",
+    "LA",
+    "PA",
+    "RGBa",
+    "P",
+    "L keyed",
+    "RGB keyed",
+    "RGB",
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("band", [1, 17 * 4, 2**20])
+def test_converted_in_bands_it_is_what_it_is_converted_whole(monkeypatch, mode, band):
+    monkeypatch.setattr(images, "BAND", band)
+    image = noisy(mode)
+    assert image.mode == mode.split()[0]
+    got, expected = read_image(lambda: image, "one"), whole(image)
+    assert (got.mode, got.tobytes()) == ("RGB", expected.tobytes()) and len(got.getcolors(999)) > 9
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_turned_and_in_bands_it_is_what_it_is_turned_whole(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(images, "BAND", 50)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = noisy("RGBA") if suffix in ("png", "webp") else noisy("RGBA").convert("RGB")
+    path = saved(tmp_path / f"a.{suffix}", image, exif=exif)
+    with Image.open(path) as file:
+        file.load()
+        expected = whole(ImageOps.exif_transpose(file))
+    got = read_image(path, "one")
+    assert got.size == (31, 17) and got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("mode", "bytes_of_one"), [("I;16", 2), ("RGBA", 4)])
+def test_a_large_image_takes_little_more_than_itself_and_the_result(tmp_path, mode, bytes_of_one):
+    side = 3000
+    path = saved(tmp_path / "a.png", Image.new(mode, (side, side)), compress_level=1)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mia_bench.images import read_image\n"
+        "def peak():\n    return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) * 1024\n"
+        "read_image(Path(sys.argv[1]), 'small')\nbefore = peak()\n"
+        "read_image(Path(sys.argv[2]), 'large')\nprint(peak() - before)"
+    )
+    small = saved(tmp_path / "b.png", Image.new(mode, (64, 64)))
+    command = [sys.executable, "-c", code, str(small), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) < (bytes_of_one + 4) * side * side + 45e6, done.stderr
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
 def test_a_truncated_file_is_refused(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -221,3 +317,16 @@ def test_the_crop_is_rounded_as_torchvision_rounds():
     image = Image.fromarray(np.arange(150, dtype=np.uint8).reshape(10, 15)).convert("RGB")
     whole = np.asarray(image.resize((4, 3), Image.Resampling.BILINEAR), dtype=np.float32)
     assert np.array_equal(to_pixels(image, 3), (whole[:, :3] / np.float32(127.5) - 1).transpose(2, 0, 1))
+
+
+def test_bytes_are_held_to_what_files_are(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", plain())
+    assert read_image(path.read_bytes, "one").getpixel((3, 3)) == RED
+    rotated = plain()
+    exif = rotated.getexif()
+    exif[0x0112] = 6
+    assert read_image(saved(tmp_path / "b.jpg", rotated, exif=exif).read_bytes, "one").size == (12, 16)
+    refused(lambda: (tmp_path / "b.jpg").read_bytes()[:-40], "Truncated File Read")
+    refused(lambda: b"%!PS-Adobe-3.0 EPSF-3.0", "not an image")
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    refused(path.read_bytes, "more than 100 pixels")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import tiny
 
-from mia_bench.engine.run import RunOptions, run
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import run
 from mia_bench.plugins import Registry
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "mia-bench-example"

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from mia_bench.engine.run import RunOptions, prepare, run
+from mia_bench.engine.prepare import RunOptions, prepare
+from mia_bench.engine.run import run
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 

@@ -116,6 +116,19 @@ def test_compaction_leaves_one_file_and_the_same_reading(tmp_path):
     assert store.provenance() == provenance, "each shard's record is kept"
 
 
+def test_compaction_holds_a_portion_at_a_time(tmp_path, monkeypatch):
+    from mia_bench import store as module
+
+    monkeypatch.setattr(module, "PORTION", 1)
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
+    store = filled(tmp_path)
+    before, done = read(store), store.done([FP])
+    store.compact()
+    (path,) = store.shards.iterdir()
+    assert pq.ParquetFile(path).num_row_groups > 2
+    assert (read(store), store.done([FP])) == (before, done)
+
+
 @pytest.mark.parametrize("kept", range(1, 3))
 def test_a_kill_while_compaction_deletes_loses_and_doubles_nothing(tmp_path, kept):
     store = filled(tmp_path)
@@ -182,7 +195,7 @@ def test_a_damaged_shard_is_named_with_its_cure(tmp_path, where):
     ],
     ids=lambda fault: type(fault).__name__,
 )
-@pytest.mark.parametrize("step", ["read_schema", "read_table"])
+@pytest.mark.parametrize("step", ["read_schema", "ParquetFile"])
 def test_a_shard_that_cannot_be_read_now_is_not_taken_for_damaged(tmp_path, monkeypatch, fault, step):
     def read(*args, **kwargs):
         raise fault

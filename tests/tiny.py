@@ -16,7 +16,8 @@ from mia_bench.diffusion.noise import KeyedNoise
 from mia_bench.diffusion.reduce import power_mean
 from mia_bench.diffusion.schedule import Schedule
 from mia_bench.engine.measure import make_batch
-from mia_bench.engine.run import RunOptions, run
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import run
 from mia_bench.plugins import Registry
 from mia_bench_plugins.attacks import clid, loss, pia
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from mia_bench.engine.label import Label
 from mia_bench.engine.mirror import mirror
-from mia_bench.engine.run import RunOptions, read_result, run, run_tasks
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import read_result, run, run_tasks
 from mia_bench.metrics.mirror import holm
 from mia_bench.plugins import Registry
 from mia_bench.report.text import json_text

@@ -26,8 +26,9 @@ import click
 import torch
 
 from mia_bench.engine.measure import Measurer, pending
+from mia_bench.engine.prepare import Prepared, RunOptions, prepare
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import Prepared, RunOptions, default_batch, prepare
+from mia_bench.engine.run import default_batch
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
 

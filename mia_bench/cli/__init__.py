@@ -16,10 +16,13 @@ from mia_bench.errors import ExitStatus, MiaBenchError
 
 COMMANDS = {
     "run": "Run attacks on a dataset and a target, and print the table.",
+    "fetch": "Download the images of a dataset that is a list of urls, or the weights of a target.",
     "list": "List attacks, datasets, targets and plugins.",
     "describe": "Describe one attack, dataset or target.",
+    "inspect": "Show what a dataset is like before any model is asked.",
     "score": "Score a run again from its stored measurements.",
     "report": "Print the table of a finished run.",
+    "doctor": "Say what this machine has, and which attacks can be run on a target.",
     "mirror": "Compare a run with one on the mirrored target.",
     "leaderboard": "Write leaderboard.md from recorded results.",
 }
@@ -32,7 +35,7 @@ class LazyGroup(click.Group):
     """Imports a subcommand only when it is called, so that `--help` answers at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS]  # `list` is a subcommand's module once that is imported
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
@@ -42,7 +45,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):

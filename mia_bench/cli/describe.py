@@ -11,7 +11,9 @@ from mia_bench.cli.options import as_json, plugin_files
 
 @click.command(name="describe")
 @click.argument("name")
-@click.option("--markdown", is_flag=True, help="Print an attack as a section of docs/attacks.md; `all` is that page.")
+@click.option(
+    "--markdown", is_flag=True, help="Print it as in docs/; `all` (attacks), `datasets` and `targets` are whole pages."
+)
 @plugin_files
 @as_json
 def command(name: str, markdown: bool, files: tuple[Path, ...], as_json: bool) -> None:

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from mia_bench.cli.options import as_json, attack_options, plugin_files, task_options
+from mia_bench.cli.options import (
+    allow_origin,
+    as_json,
+    attack_options,
+    plugin_files,
+    take_target_options,
+    target_options,
+    task_options,
+)
 
 MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
 
@@ -34,13 +42,39 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     help="Of those, keep what matches words of name, access and summary, joined by and, or, not.",
 )
 @click.option("--dataset", metavar="NAME[:ARG]", help="Samples to audit.  [default: the target's own, or fluent-emoji]")
-@click.option("--target", metavar="NAME|PATH", help="Model under audit.  [default: the dataset's own]")
+@click.option(
+    "--target",
+    metavar="NAME|PATH|ID",
+    help="Model under audit: a name, a folder, a weights file or a hub repository.  [default: the dataset's own]",
+)
+@target_options
 @click.option(
     "--reference",
-    metavar="NAME|PATH",
+    metavar="NAME|PATH|ID",
     help="A model that never saw the samples, e.g. the one the target was tuned from; some attacks ask it too.",
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N samples of each class.")
+@click.option(
+    "--calibration",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="FRACTION",
+    help="Set apart this share of each class to calibrate on, where the dataset has no calibration set of its own; "
+    "near-duplicates stay together.",
+)
+@click.option("--balance", is_flag=True, help="Cut the larger class of each split to the size of the smaller.")
+@click.option(
+    "--captions",
+    default="true",
+    metavar="CHOICE",
+    help="What attacks take for captions: `true`, `null` (none), `neutral[:TEXT]` (one for all), `shuffled[:SEED]` "
+    "within each split, `generated[:ENCODER]` (by blip, remembered).  [default: true]",
+)
+@click.option(
+    "--split-seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Of these two.  [default: 0]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Noise seed.")
 @click.option("--device", metavar="NAME", help="torch device.  [default: cuda if there is one]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
@@ -86,7 +120,9 @@ MAX_ROWS = 65536  # every call is padded to its rows, so memory grows with them
     metavar="N",
     help="Save the pictures that explain the N highest, median and lowest scores of each attack that has any.",
 )
+@allow_origin
 @click.option("--collect-only", is_flag=True, help="Show what would run, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show what would run and how long it may take, and stop.")
 @task_options
 @attack_options
 @plugin_files
@@ -95,6 +131,7 @@ def command(
     files: tuple[Path, ...],
     options: tuple[str, ...],
     collect_only: bool,
+    dry_run: bool,
     as_json: bool,
     no_share: bool,
     **given: Any,
@@ -103,17 +140,25 @@ def command(
 
     Whatever the run folder already holds is not measured again, so the same command resumes a run that was stopped.
     """
-    from mia_bench.engine.run import RunOptions, prepare, run_tasks
+    from mia_bench.engine.prepare import RunOptions, prepare
+    from mia_bench.engine.run import foresee, run_tasks
     from mia_bench.engine.select import parse_options
     from mia_bench.plugins import Registry
 
     registry = Registry.load(files)
     typed = shlex.join(["mia-bench", *sys.argv[1:]])
-    wanted = RunOptions(share=not no_share, options=parse_options(options), command=typed, **given)
-    if collect_only:
+    wanted = RunOptions(
+        share=not no_share,
+        options=parse_options(options),
+        command=typed,
+        target_options=take_target_options(given),
+        **given,
+    )
+    if collect_only or dry_run:
         from mia_bench.report.collect import show_plan
 
-        show_plan(prepare(registry, wanted), as_json)
+        prepared = prepare(registry, wanted)
+        show_plan(prepared, as_json, foresee(prepared, wanted) if dry_run else None)
         return 0
     from mia_bench.report.progress import reporter
     from mia_bench.report.table import exit_status, show_results

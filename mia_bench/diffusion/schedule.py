@@ -19,6 +19,7 @@ from mia_bench.diffusion.keyed import combine, plain
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 Timesteps = int | Sequence[int]
+PURE = 1e-6  # below this signal level float32 holds nothing of the image
 
 
 class Schedule:
@@ -45,6 +46,16 @@ class Schedule:
         """Variance-preserving schedule from beta_t, `(T,)`; the product is taken in float64."""
         abar = np.cumprod(1.0 - np.asarray(betas, dtype=np.float64))
         return cls(np.sqrt(abar), np.sqrt(1.0 - abar), prediction, offset)
+
+    @classmethod
+    def from_flow(cls, count: int = 1000, shift: float = 1.0) -> Schedule:
+        """Flow matching on `count` levels: sigma_i = s u / (1 + (s - 1) u) of u = (i + 1) / count, s the shift.
+
+        The last level is pure noise; its a_t is the smallest that keeps ratios finite.
+        """
+        u = np.arange(1, count + 1, dtype=np.float64) / count
+        sigma = shift * u / (1.0 + (shift - 1.0) * u)
+        return cls(np.maximum(1.0 - sigma, np.finfo(np.float64).eps), sigma, "flow")
 
     @property
     def abar(self) -> NDArray[np.float64]:
@@ -74,10 +85,24 @@ class Schedule:
         return combine(result, lambda x, e, s: f"q({x},{e},{s})", x0, eps, np.asarray(t))
 
     def jump(self, x: torch.Tensor, eps: torch.Tensor, t: int, to: int) -> torch.Tensor:
-        """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0."""
+        """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0.
+
+        Raises:
+            ValueError: There is no signal at `t`, as at the last level of a flow.
+        """
+        self.check_signal(t)
         x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
         result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)
         return combine(result, lambda v, e: f"J({v},{e},{t}>{to})", x, eps)
+
+    def check_signal(self, t: int) -> None:
+        """Check that an image can be told from its noised version at `t`.
+
+        Raises:
+            ValueError: It is pure noise.
+        """
+        if self.signal[t] < PURE:
+            raise ValueError(f"timestep {t} is pure noise: no image can be told from it; start below it")
 
     def epsilon(self, output: torch.Tensor, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The predicted noise, from whatever the network predicts.

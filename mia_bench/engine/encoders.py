@@ -19,7 +19,9 @@ Resolve = Callable[[str, frozenset[Offer], str], Encoder]
 
 
 def resolver(registry: Registry, kind: str) -> Resolve:
-    """From a name, what an attack wants of it and the attack's label to an encoder; the same one every time.
+    """From a name, what is wanted of it and who wants it to an encoder; the same one every time.
+
+    Who wants it is an attack's label, or an option or command that the message shall name.
 
     Args:
         registry: All plugins.
@@ -40,17 +42,18 @@ def resolver(registry: Registry, kind: str) -> Resolve:
 
     def resolve(spec: str, offers: frozenset[Offer], label: str) -> Encoder:
         encoder, wanted = opened(spec), ", ".join(sorted(offers))
+        asking = f"attack {label!r}" if Label.parse(label).name in registry.attacks else label
         if not offers <= encoder.meta.offers:
             lacking = ", ".join(sorted(offers - encoder.meta.offers))
             why = f"encoder {encoder.meta.name} offers no {lacking}"
-            raise UsageError(f"attack {label!r}", why, "`mia-bench list encoders` shows what each offers")
+            raise UsageError(asking, why, "`mia-bench list encoders` shows what each offers")
         try:
             _ = encoder.fingerprint  # kept for later
         except UnavailableError as error:
             others = [n for n, c in registry.encoders.items() if offers <= c.meta.offers and at_hand(c)]
             instead = ", ".join(sorted(others)) if others else "nothing"
             fix = f"{error.fix}; at hand for {wanted}: {instead}{_presets(registry, label, kind)}"
-            raise UnavailableError(f"attack {label!r}", str(error), fix) from error
+            raise UnavailableError(asking, str(error), fix) from error
         return encoder
 
     return resolve
@@ -59,7 +62,9 @@ def resolver(registry: Registry, kind: str) -> Resolve:
 def _presets(registry: Registry, label: str, kind: str) -> str:
     """Says which presets of an attack make do with the encoders at hand."""
     name = Label.parse(label).name
-    cls, found = registry.attack(name), []
+    if (cls := registry.attacks.get(name)) is None:
+        return ""
+    found = []
     for preset in cls.presets:
         own = cls(make_params(cls, f"{name}@{preset}", {}).resolved(kind)).encoders()
         if own and all(at_hand(registry.encoder(spec.partition(":")[0])) for spec in own):

@@ -220,7 +220,7 @@ class Measurer:
                 raise ValueError("measure returned no term")
             return terms
         except NetworkError as error:
-            self._probe(batch)
+            self.target.probe(batch)  # if that fails too, the fault is not the attack's, and the run ends
             self._fail_attack(planned, error)
         except UnavailableError as error:
             denoiser.asked[planned.label] = asked  # what a failed attempt asked is no part of the attack
@@ -232,10 +232,6 @@ class Measurer:
         finally:
             batch.noise = noise
         return {}
-
-    def _probe(self, batch: Batch) -> None:
-        """Ask the target something plain: if that fails too, the fault is not the attack's, and the run ends."""
-        self.target.denoiser(batch.x0 * 1, 0, batch.condition)  # without a name, so it is not answered from memory
 
     def _checked(self, planned: PlannedAttack, terms: Mapping[str, Any], batch: Batch) -> Measurement:
         """To float64 on the host; samples with a value that is not finite are set to NaN in every term."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,21 @@ from mia_bench.engine.encoders import Resolve
 from mia_bench.engine.label import Label
 from mia_bench.engine.select import Selected
 from mia_bench.errors import NothingError, UnavailableError, UsageError
-from mia_bench.plugins import Registry
-from mia_bench.result import Task
+from mia_bench.result import Division, Task
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
-T = TypeVar("T", Dataset, Target)
 MEASUREMENT_VERSION = 1  # raise it when the harness's own arithmetic (noise, schedule, reductions, pixels) changes
+
+
+WITHOUT = {
+    Capability.DENOISE: "shows no predicted noise",
+    Capability.CAPTION: "takes no captions",
+    Capability.GENERATE: "generates no images",
+    Capability.VARY: "draws from captions alone",
+    Capability.GRADIENT: "gives no gradients",
+    Capability.REFERENCE: "has no reference model beside it",
+}
 
 
 class _Record(BaseModel):
@@ -67,6 +75,18 @@ class SampleTable(_Record):
     group: tuple[str, ...]
     captioned: tuple[bool, ...]
 
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> SampleTable:
+        """These samples, in this order."""
+        return cls(
+            id=tuple(s.id for s in samples),
+            digest=tuple(s.digest for s in samples),
+            split=tuple(s.split for s in samples),
+            member=tuple(s.member for s in samples),
+            group=tuple(s.group or s.id for s in samples),
+            captioned=tuple(bool(s.caption) for s in samples),
+        )
+
     @property
     def audit(self) -> NDArray[np.bool_]:
         return np.array([s == "audit" for s in self.split], dtype=bool)
@@ -95,8 +115,12 @@ class SampleTable(_Record):
     def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Positives and negatives of a task, bool `(N,)` each."""
         known = self.audit & self.labelled
-        memorised = np.array([s == "memorised" for s in self.split], dtype=bool)
-        groups = {"members": known & self.is_member, "nonmembers": known & ~self.is_member, "memorised": memorised}
+        groups = {
+            "members": known & self.is_member,
+            "nonmembers": known & ~self.is_member,
+            "memorised": np.array([s == "memorised" for s in self.split], dtype=bool),
+            "suspects": self.audit & ~self.labelled,
+        }
         return groups[task.positives], groups[task.negatives]
 
     @property
@@ -118,6 +142,8 @@ class Plan(_Record):
     target: str
     target_kind: Literal["pixel", "latent"]
     target_fingerprint: str
+    target_options: dict[str, Any] = {}  # what differs from the defaults
+    target_facts: dict[str, Any] = {}  # repository, commit, weight files: recorded, never compared
     reference: str | None = None
     reference_fingerprint: str | None = None
     uses_captions: bool
@@ -127,6 +153,8 @@ class Plan(_Record):
     latent: Literal["mode", "sample"]
     independent_noise: bool
     calibration: str | None  # why there is no usable calibration set, or None
+    division: Division | None = None
+    captions: str = "true"
     attacks: tuple[PlannedAttack, ...]
     skipped: tuple[Skipped, ...]
     samples: SampleTable
@@ -136,67 +164,6 @@ class Plan(_Record):
     def goes_on(self) -> str:
         """What to do to finish the run."""
         return f"go on with `{self.command or 'mia-bench run'}`" + ("" if self.command else " as it was called")
-
-
-def pair(registry: Registry, dataset: str | None, target: str | None, default: str) -> tuple[str, str]:
-    """The dataset and the target a user means: each defaults to the other's own.
-
-    Raises:
-        UsageError: The dataset names no target, or labels other targets than this one, whose own dataset is known.
-    """
-    own = {name: key for key, cls in registry.datasets.items() for name in cls.meta.targets}
-    dataset = dataset or own.get(target or "", default)
-    labelled = open_dataset(registry, dataset).meta.targets
-    if target is None and not labelled:
-        raise UsageError(f"dataset {dataset}", "it names no target", "add --target NAME or --target PATH")
-    if target in own and labelled and target not in labelled:
-        why = f"it labels the members of {', '.join(labelled)}, not of {target}"
-        raise UsageError(f"dataset {dataset}", why, f"use --dataset {own[target]}")
-    return dataset, target or labelled[0]
-
-
-def open_dataset(registry: Registry, spec: str) -> Dataset:
-    """`name` or `name:argument` to a dataset.
-
-    Raises:
-        UsageError: Unknown name, or an argument to a dataset that takes none.
-    """
-    name = spec.partition(":")[0]
-    if name not in registry.datasets and Path(spec).is_dir():
-        takers = [f"--dataset {n}:{spec}" for n, cls in registry.datasets.items() if cls.meta.argument == "PATH"]
-        raise UsageError(f"unknown dataset {spec!r}", "it is a folder", f"write {' or '.join(takers)}")
-    return _opened(registry.dataset(name), "dataset", spec)
-
-
-def _opened(cls: type[T], what: str, spec: str) -> T:
-    name, colon, argument = spec.partition(":")
-    if colon and not cls.meta.takes:
-        raise UsageError(f"{what} {spec!r}", f"{name} takes no argument", f"write --{what} {name}")
-    return cls(argument)
-
-
-def open_target(registry: Registry, spec: str) -> Target:
-    """`name`, `family:PATH`, or the path of a diffusers pipeline folder, to a target (not yet loaded).
-
-    Raises:
-        UsageError: Unknown name, an argument to a target that takes none, or no family loads this kind of pipeline.
-        UnavailableError: The path is no pipeline folder.
-    """
-    name = spec.partition(":")[0]
-    if name in registry.targets:
-        return _opened(registry.target(name), "target", spec)
-    if not Path(spec).exists():
-        if "/" in spec or spec.startswith("."):
-            raise UnavailableError(f"target {spec}", "no such folder", "give the folder that holds model_index.json")
-        return registry.target(name)()  # raises, with suggestions
-    from mia_bench.diffusion.folder import read_json
-
-    pipeline = str(read_json(Path(spec) / "model_index.json").get("_class_name"))
-    for cls in registry.targets.values():
-        if pipeline in cls.meta.pipelines:
-            return cls(spec)
-    known = sorted(p for cls in registry.targets.values() for p in cls.meta.pipelines)
-    raise UsageError(f"target {spec}", f"no plugin loads a {pipeline}", f"known pipelines: {', '.join(known)}")
 
 
 def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
@@ -230,6 +197,8 @@ def make_plan(
     encoder_of: Resolve,
     independent_noise: bool = False,
     reference_spec: str | None = None,
+    division: Division | None = None,
+    captions: str = "true",
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -239,9 +208,8 @@ def make_plan(
         UsageError: An attack asked for by name cannot run on this target or dataset.
         UnavailableError: An encoder that it names is not at hand.
     """
-    usable = _calibration_gap(samples)
-    # A calibration split without both classes cannot calibrate anything, so it is not measured either.
-    samples = [s for s in samples if s.split != "calibration" or usable is None]
+    usable = calibration_gap(samples)
+    samples, usable = _placed(samples, usable)
     if not any(s.split == "audit" for s in samples):
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
     attacks: list[PlannedAttack] = []
@@ -252,9 +220,11 @@ def make_plan(
         one = replace(one, label=str(Label.parse(one.label).of(attack)))  # an encoder may depend on the kind
         if any(one.label == planned.label for planned in attacks):
             continue  # named twice: by its own name, and by what that means here
-        reason = _cannot_run(attack, target, samples, usable)
+        reason = obstacle(attack, target, samples, usable)
         if reason and one.named:
-            raise UsageError(f"attack {one.label!r}", reason, f"leave {one.label} out of --attacks")
+            shows = f"`mia-bench doctor --target {shlex.quote(target_spec)}` shows what runs"
+            fix = f"leave {one.label} out of --attacks; {shows}"
+            raise UsageError(f"attack {one.label!r}", reason, fix)
         made_by_encoders = []
         try:
             for spec, offers in {} if reason else attack.encoders().items():
@@ -280,7 +250,7 @@ def make_plan(
                 control=one.control,
                 params=params.model_dump(mode="json"),
                 changed=changed(one.cls, one.label, params, target.meta.kind),
-                queries=attack.queries(),
+                queries=attack.queries() if Capability.DENOISE in target.capabilities else attack.generations(),
                 caption=one.cls.meta.caption,
                 fingerprint=identity(one.cls, params, made_by),
                 definition=identity(one.cls, params, made_by_encoders),
@@ -291,32 +261,28 @@ def make_plan(
     if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
-    captions = Capability.CAPTION in target.capabilities and any(s.caption for s in samples)
     return Plan(
         dataset=dataset_spec,
-        dataset_revision=dataset.meta.revision,
+        dataset_revision=dataset.revision,
         target=target_spec,
         target_kind=target.meta.kind,
         target_fingerprint=target.fingerprint,
+        target_options=target.options.given,
+        target_facts=dict(target.facts()),
         reference=reference_spec,
         reference_fingerprint=target.reference and target.reference.fingerprint,
-        uses_captions=captions,
+        uses_captions=target.conditioned and any(s.caption for s in samples),
         seed=seed,
         noise=noise,
         dtype=dtype,
         latent=latent,
         independent_noise=independent_noise,
         calibration=usable,
+        division=division,
+        captions=captions,
         attacks=tuple(attacks),
         skipped=tuple(skipped),
-        samples=SampleTable(
-            id=tuple(s.id for s in samples),
-            digest=tuple(s.digest for s in samples),
-            split=tuple(s.split for s in samples),
-            member=tuple(s.member for s in samples),
-            group=tuple(s.group or s.id for s in samples),
-            captioned=tuple(bool(s.caption) for s in samples),
-        ),
+        samples=SampleTable.of(samples),
         command=command,
     )
 
@@ -336,7 +302,7 @@ def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str,
     return tuple(name for name in cls.Params.model_fields if getattr(own, name) != getattr(params, name))
 
 
-def _calibration_gap(samples: Sequence[Sample]) -> str | None:
+def calibration_gap(samples: Sequence[Sample]) -> str | None:
     """Why the calibration split cannot be used, or None if it holds members and non-members."""
     labels = {s.member for s in samples if s.split == "calibration"} - {None}
     if not labels:
@@ -346,12 +312,31 @@ def _calibration_gap(samples: Sequence[Sample]) -> str | None:
     return f"the calibration set holds no {gap[0]}" if gap else None
 
 
-def _cannot_run(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:
+def _placed(samples: Sequence[Sample], gap: str | None) -> tuple[Sequence[Sample], str | None]:
+    """The samples to measure, and what is wrong with the calibration set.
+
+    One without both classes cannot calibrate anything, so it is not measured. But where the audit set has no known
+    non-members, those of the calibration set take their place: nothing is fitted on them, and thresholds need them.
+    """
+    if gap is None:
+        return samples, None
+    lent: set[str] = set()
+    audited = {s.member for s in samples if s.split == "audit"}
+    if audited and False not in audited:
+        lent = {s.id for s in samples if s.split == "calibration" and s.member is False}
+    placed = [
+        replace(s, split="audit") if s.id in lent else s for s in samples if s.split != "calibration" or s.id in lent
+    ]
+    return placed, gap + (f"; its {len(lent)} non-members are in the audit set" if lent else "")
+
+
+def obstacle(attack: Attack, target: Target, samples: Sequence[Sample], no_calibration: str | None) -> str | None:
+    """Why an attack cannot run on this target and these samples, or None."""
     lacking = attack.needs() - target.capabilities
     if lacking == {Capability.REFERENCE}:
         return "it asks a second model, the one the target was tuned from: name it with --reference"
     if lacking:
-        return f"target {target.meta.name} lacks {', '.join(sorted(lacking))}"
+        return f"target {target.meta.name} {' and '.join(WITHOUT[c] for c in Capability if c in lacking)}"
     if attack.meta.caption == "required" and not any(s.caption for s in samples):
         return "it needs captions and no sample has one"
     if attack.meta.calibration == "required" and no_calibration:

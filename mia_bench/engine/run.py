@@ -4,134 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from mia_bench.attack import Attack
-from mia_bench.dataset import Dataset, Sample
-from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
-from mia_bench.encoder import Encoder
 from mia_bench.engine.blame import blaming
-from mia_bench.engine.encoders import resolver
 from mia_bench.engine.events import RunFinished, RunStarted
-from mia_bench.engine.plan import Plan, PlannedAttack, changed, make_plan, open_dataset, open_target, pair, take
-from mia_bench.engine.select import Options, make_params, select
+from mia_bench.engine.plan import Plan, changed
+from mia_bench.engine.prepare import Prepared, RunOptions, instances, open_device, prepare, stored_params
+from mia_bench.engine.select import Options, make_params
 from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
 from mia_bench.plugins import Registry
-from mia_bench.result import MEMBERSHIP, Result, Task
+from mia_bench.result import Result
 from mia_bench.store import ARTIFACTS, Store
 from mia_bench.target import Target
 
-DEFAULT_DATASET = "fluent-emoji"
-USUAL_DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
+if TYPE_CHECKING:
+    from mia_bench.engine.estimate import Estimate
+
 MAX_THREADS = 16  # by default: each thread holds the activations of one network call
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a user can choose; the defaults run everything on the embedded benchmark.
-
-    A dataset and a target that are not given are each other's own.
-    """
-
-    attacks: str = "all"
-    keyword: str | None = None
-    dataset: str | None = None
-    target: str | None = None
-    reference: str | None = None
-    limit: int | None = None
-    seed: int = 0
-    device: str | None = None
-    dtype: str = "float32"
-    latent: Literal["mode", "sample"] = "mode"
-    rows: int | None = None
-    threads: int | None = None
-    batch: int | None = None
-    share: bool = True
-    independent_noise: bool = False
-    noise: Path | None = None
-    out: Path | None = None
-    fail_fast: bool = False
-    full: bool = False  # published settings where `all` would take the dataset's own preset
-    artifacts: int = 0  # pictures of so many of the highest, median and lowest scores
-    positives: Literal["members", "memorised"] = "members"
-    negatives: Literal["nonmembers", "members"] | None = None  # those that suit the positives
-    options: Options = field(default_factory=dict)
-    command: str = ""  # as the user typed it
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A planned run, nothing heavy loaded yet."""
-
-    plan: Plan
-    samples: Mapping[str, Sample]
-    target: Target
-    noise: NoiseSource
-    attacks: Mapping[str, Attack]
-    store: Store
-    encoders: Mapping[str, Encoder] = field(default_factory=dict)
-    tasks: tuple[Task, ...] = (MEMBERSHIP,)
-
-
-def prepare(registry: Registry, options: RunOptions) -> Prepared:
-    """Resolve names, samples and parameters; reads files but loads no model.
-
-    Raises:
-        MiaBenchError: Anything the user asked for does not exist or fit.
-    """
-    if options.device and not USUAL_DEVICES.fullmatch(options.device):
-        open_device(options.device)  # imports torch, so usual names wait until there is something to measure
-    asked = options.dataset or (f"of {options.target}" if options.target else DEFAULT_DATASET)
-    with blaming("dataset", asked, registry.datasets.get(asked.partition(":")[0], Dataset)):
-        named, spec = pair(registry, options.dataset, options.target, DEFAULT_DATASET)
-        dataset = open_dataset(registry, named)
-    with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
-        target = open_target(registry, spec)
-        _ = target.fingerprint  # kept for later
-    if options.reference:
-        with blaming("reference", options.reference, Target):
-            target.reference = open_target(registry, options.reference)
-            _ = target.reference.fingerprint
-    with blaming("dataset", named, type(dataset)):
-        samples = take(dataset.samples(), options.limit)
-    preset = "" if options.full else dataset.meta.preset
-    selected = select(registry, options.attacks, options.keyword, options.options, preset)
-    encoder_of = resolver(registry, target.meta.kind)
-    if options.noise and options.independent_noise:
-        raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
-    noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
-    plan = make_plan(
-        dataset=dataset,
-        dataset_spec=named,
-        target=target,
-        target_spec=spec,
-        samples=samples,
-        selected=selected,
-        seed=options.seed,
-        noise=noise.identity,
-        dtype=options.dtype,
-        latent=options.latent,
-        encoder_of=encoder_of,
-        independent_noise=options.independent_noise,
-        reference_spec=options.reference,
-        command=options.command,
-    )
-    store = Store(options.out or default_folder(named, spec, options.seed))
-    tasks = tasks_of(plan, options.positives, options.negatives)
-    attacks = instances(registry, plan)
-    encoders = {
-        spec: encoder_of(spec, offers, label)
-        for label, attack in attacks.items()
-        for spec, offers in attack.encoders().items()
-    }
-    return Prepared(plan, {s.id: s for s in samples}, target, noise, attacks, store, encoders, tasks)
 
 
 def run(registry: Registry, options: RunOptions) -> Result:
@@ -148,22 +41,23 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
     Raises:
         MiaBenchError: The run cannot start or go on; what was measured stays in the folder.
     """
-    prepared = prepare(registry, options)
+    prepared = prepare(registry, options, fetch=True)
     with prepared.store.locked():
         from mia_bench.engine.measure import Measurer, pending
         from mia_bench.engine.score import score_run
 
         prepared.store.set_aside_damaged()
+        work = pending(prepared.plan, prepared.samples, prepared.store)
+        # Before anything is written: a target that cannot be opened costs no earlier result.
+        asking = {spec for group in work for attack in group.attacks for spec in attack.encoders}
+        size = _open_target(prepared, options, asking) if work else 0
         prepared.store.write_json("run.json", prepared.plan.model_dump(mode="json"))
         # Earlier scores may be of another plan; a run that is stopped must not leave them as its result.
         prepared.store.remove("results.json", "scores.parquet", ARTIFACTS)
-        work = pending(prepared.plan, prepared.samples, prepared.store)
         outcome = None
         if work:
             from mia_bench.engine.provenance import environment
 
-            asking = {spec for group in work for attack in group.attacks for spec in attack.encoders}
-            size = _open_target(prepared, options, asking)
             measurer = Measurer(
                 prepared.plan,
                 prepared.attacks,
@@ -184,6 +78,19 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
         if options.artifacts:
             _explain(prepared, options)
         return results
+
+
+def foresee(prepared: Prepared, options: RunOptions) -> Estimate:
+    """What is left of a run, and how long it may take; loads the target and stores nothing.
+
+    Raises:
+        MiaBenchError: The target cannot be loaded or asked.
+    """
+    from mia_bench.engine.estimate import estimate
+    from mia_bench.engine.measure import pending
+
+    work = pending(prepared.plan, prepared.samples, prepared.store)
+    return estimate(work, prepared.target, _open_target(prepared, options, ()))
 
 
 def _open_target(prepared: Prepared, options: RunOptions, encoders: Collection[str]) -> int:
@@ -258,7 +165,7 @@ def rescore_tasks(
             what = f"attack {planned.name!r} of the run"
             raise UsageError(what, "no plugin loaded has it", f"add -p FILE.py; the run was `{plan.command}`")
         cls = registry.attack(planned.name)
-        before = _stored_params(cls, planned)
+        before = stored_params(cls, planned)
         given = {**options.get(planned.name, {}), **options.get(planned.label, {})}
         params = before
         if given:
@@ -296,23 +203,6 @@ def _unfinished(plan: Plan, store: Store) -> str:
     return f"{total - left} of {total} samples are measured" if left else ""
 
 
-def instances(registry: Registry, plan: Plan) -> dict[str, Attack]:
-    """Attack instances for every planned row."""
-    made: dict[str, Attack] = {}
-    for planned in plan.attacks:
-        cls = registry.attack(planned.name)
-        made[planned.label] = cls(_stored_params(cls, planned))
-    return made
-
-
-def _stored_params(cls: type[Attack], planned: PlannedAttack) -> Any:
-    try:
-        return cls.Params.model_validate(planned.params)
-    except ValidationError as error:
-        why = f"the run was made by another version: {brief(error)}"
-        raise UsageError(f"attack {planned.label}", why, "use `mia-bench run` into a new folder") from None
-
-
 def read_plan(store: Store) -> Plan:
     """The plan of a run folder.
 
@@ -348,26 +238,3 @@ def read_result(path: Path) -> Result:
         return Result.model_validate(content)
     except ValueError as error:
         raise UnavailableError(f"file {folder / name}", f"not a result of this version: {brief(error)}", fix) from error
-
-
-def default_folder(dataset: str, target: str, seed: int) -> Path:
-    """`runs/DATASET--TARGET--seedN`, with path separators made harmless."""
-    clean = ["".join(c if c.isalnum() or c in "-._" else "_" for c in part).strip("_.") for part in (dataset, target)]
-    return Path("runs") / f"{clean[0]}--{clean[1]}--seed{seed}"
-
-
-def open_device(name: str | None) -> str:
-    """The device asked for, or CUDA where there is one.
-
-    Raises:
-        UnavailableError: torch cannot use it.
-    """
-    import torch
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except Exception as error:  # many kinds: an unknown name, no driver, no module for it
-        raise UnavailableError(f"device {name!r}", brief(error), "use --device cpu, or leave it out") from None
-    return name

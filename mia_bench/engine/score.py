@@ -19,8 +19,8 @@ from mia_bench.engine.label import Label
 from mia_bench.engine.measure import Outcome
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import MiaBenchError
-from mia_bench.metrics import ClearsBlind, Metric, best_threshold, clears_blind, evaluate
-from mia_bench.result import MEMBERSHIP, Failure, Result, Row, Task
+from mia_bench.metrics import ClearsBlind, Metric, Suspects, best_threshold, clears_blind, evaluate, exceeding
+from mia_bench.result import MEMBERSHIP, SUSPECTS, Failure, Result, Row, Task
 from mia_bench.store import Store, Terms
 
 
@@ -90,6 +90,10 @@ def score_run(
 
     def result_of(task: Task, found: Mapping[str, Scored | Unscored]) -> Result:
         rows = _rows(plan, attacks, found, ledger, task)
+        if task == MEMBERSHIP and plan.samples.sides(SUSPECTS)[0].any():
+            blind = {a.label: attempt(a, SUSPECTS) for a in plan.attacks if a.control}
+            counted = {row.label: _suspects(plan, attacks[row.label], {**found, **blind}[row.label]) for row in rows}
+            rows = [row.model_copy(update={"suspects": counted[row.label]}) for row in rows]
         result = _result(plan, rows, _failures(plan, found, outcome, why), usable, ledger, task)
         return result.model_copy(update={"unfinished": f"{unfinished}; {plan.goes_on}"}) if unfinished else result
 
@@ -235,6 +239,17 @@ def _rows(
     return rows
 
 
+def _suspects(plan: Plan, attack: Attack, found: Scored | Unscored) -> Suspects | None:
+    """Samples of unknown membership above thresholds from known non-members, of the audit set if it has any."""
+    if isinstance(found, Unscored):
+        return None
+    samples, rows = plan.samples, found.rows
+    unknown, known = (side[rows] for side in samples.sides(SUSPECTS))
+    if not known.any() and attack.meta.calibration == "unused":  # else it may be fitted on these
+        known = (samples.calibrating & ~samples.is_member)[rows]
+    return exceeding(found.values[unknown], found.values[known]) if unknown.any() and known.any() else None
+
+
 def _failures(plan: Plan, found: Mapping[str, Scored | Unscored], outcome: Outcome, missing_why: str) -> list[Failure]:
     """Every sample that some attack's row lacks, and why; `missing_why` where nothing is known."""
     scored = _scored(found)
@@ -267,6 +282,8 @@ def _result(
         target=plan.target,
         target_kind=plan.target_kind,
         target_fingerprint=plan.target_fingerprint,
+        target_options=plan.target_options,
+        target_facts=plan.target_facts,
         reference=plan.reference,
         reference_fingerprint=plan.reference_fingerprint,
         seed=plan.seed,
@@ -275,6 +292,8 @@ def _result(
         dtype=plan.dtype,
         latent=plan.latent,
         samples_hash=plan.samples.digest_of_all,
+        division=plan.division,
+        captions=plan.captions,
         n_members=int((positive & usable).sum()),
         n_nonmembers=int((negative & usable).sum()),
         n_unknown=int((unknown & usable).sum()),

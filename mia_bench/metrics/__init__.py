@@ -18,8 +18,8 @@ from mia_bench.metrics.delong import (
     newcombe,
     paired_delong,
 )
-from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions
-from mia_bench.metrics.models import ClearsBlind, Evaluation, Metric, RocPoints, Status
+from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions, wilson
+from mia_bench.metrics.models import ClearsBlind, Evaluation, Exceedance, Metric, RocPoints, Status, Suspects
 from mia_bench.metrics.roc import (
     OperatingPoint,
     Rates,
@@ -36,11 +36,13 @@ from mia_bench.metrics.roc import (
     tpr_at_fpr,
 )
 from mia_bench.metrics.summary import clears_blind, evaluate, tail_status
+from mia_bench.metrics.suspects import exceeding, threshold_at
 
 __all__ = [
     "ClearsBlind",
     "Estimate",
     "Evaluation",
+    "Exceedance",
     "Metric",
     "OperatingPoint",
     "PairedDifference",
@@ -49,6 +51,7 @@ __all__ = [
     "Roc",
     "RocPoints",
     "Status",
+    "Suspects",
     "asr_at",
     "asr_at_interval",
     "asr_oracle",
@@ -60,6 +63,7 @@ __all__ = [
     "clopper_pearson",
     "delong_covariance",
     "evaluate",
+    "exceeding",
     "exact_roc",
     "log_points",
     "mean_of_two_proportions",
@@ -69,8 +73,10 @@ __all__ = [
     "resample",
     "roc_auc",
     "tail_status",
+    "threshold_at",
     "tnr_at_fnr",
     "tnr_interval",
     "tpr_at_fpr",
     "tpr_interval",
+    "wilson",
 ]

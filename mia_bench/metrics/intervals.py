@@ -64,6 +64,26 @@ def clopper_pearson(count: int, total: int, level: float = 0.95) -> tuple[float,
     return low, high
 
 
+def wilson(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion; Wilson 1927, J Am Stat Assoc 22:209.
+
+    Args:
+        count: successes, 0 to `total`.
+        total: trials, at least 1.
+        level: nominal coverage.
+
+    Returns:
+        Lower and upper end, in 0 to 1.
+    """
+    z = normal_quantile(level)
+    share, weight = count / total, z * z / total
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / total + weight / (4 * total))
+    low = 0.0 if count == 0 else max(0.0, middle - half)
+    high = 1.0 if count == total else min(1.0, middle + half)
+    return low, high
+
+
 def mean_of_two_proportions(
     count_a: int, total_a: int, count_b: int, total_b: int, level: float = 0.95
 ) -> tuple[float, float]:

@@ -137,3 +137,29 @@ class ClearsBlind(_Record):
 
     reason: str | None = None
     """Why the verdict is `unknown`."""
+
+
+class Exceedance(_Record):
+    """Samples of unknown membership above a threshold that few non-members reach."""
+
+    max_fpr: float = Field(ge=0, le=1)
+    """Chance of a new non-member to reach it, at most."""
+
+    above: int | None = Field(ge=0)
+    """Samples whose score is at or above the threshold; None when undefined."""
+
+    share: Metric
+    """The same as a share; `realised` and `count` are of the non-members."""
+
+
+class Suspects(_Record):
+    """What thresholds from known non-members alone say of samples whose membership is unknown."""
+
+    n: int = Field(ge=0)
+    """Samples of unknown membership that were scored."""
+
+    n_nonmembers: int = Field(ge=0)
+    """Known non-members that the thresholds come from."""
+
+    rates: tuple[Exceedance, ...]
+    """At each allowed false-positive rate."""

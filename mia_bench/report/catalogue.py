@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> N
         return
     blocks = []
     for kind, items in content.items():
-        shown = [[_cell(v) for v in item.values()] for item in items]
+        shown = [[cell(v) for v in item.values()] for item in items]
         headers = list(items[0]) if items else ["none"]
         blocks.append(f"{kind.upper()}\n{table(shown, headers)}")
     print("\n\n".join(blocks))
@@ -48,7 +50,8 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
         return _attack(attack_of(registry, name))
     for book in (registry.datasets, registry.targets, registry.encoders):
         if base in book:
-            return _meta(book[base])
+            cls = book[base]
+            return {**described(cls), **({"usage": usage(cls)} if book is registry.datasets else {})}
     broken = next((p for p in registry.broken if p.name == base), None)
     if broken is None:
         from mia_bench.plugins import suggest
@@ -62,9 +65,12 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
 def _description(content: dict[str, Any]) -> str:
     base, facts = content.get("name", ""), dict(content)
     params, presets, faults = (facts.pop(key, ()) for key in ("parameters", "presets", "faults"))
+    text = facts.pop("usage", "")
     if "orientation" in facts:
         facts["orientation"] += " (the paper's own quantity; what `score` returns is always higher for members)"
-    parts = [pairs({k: _cell(v) for k, v in facts.items()})]
+    parts = [pairs({k: cell(v) for k, v in facts.items()})]
+    if text:
+        parts += ["\n".join(map(printable, text.splitlines()))]
     if params:
         rows = [[*list(p.values())[:-1], textwrap.fill(p["meaning"], 60)] for p in params]
         parts.append(f"PARAMETERS (-o {base}.NAME=VALUE)\n{table(rows, list(params[0]))}")
@@ -146,16 +152,18 @@ _LISTERS = {
 
 def _attack(cls: type[Attack]) -> dict[str, Any]:
     return {
-        **_meta(cls),
+        **described(cls),
         "queries": queries_text(cls),
         "parameters": parameters(cls),
         "presets": {name: dict(values) for name, values in cls.presets.items()},
     }
 
 
-def _meta(cls: Any) -> dict[str, Any]:
+def described(cls: Any) -> dict[str, Any]:
+    """What is known about a plugin's class, JSON-ready; what is empty is left out."""
     content: dict[str, Any] = cls.meta.model_dump(mode="json")
-    for name in ("needs", "capabilities", "pipelines", "offers"):  # sets: their order varies between processes
+    # Sets: their order varies between processes.
+    for name in ("needs", "capabilities", "pipelines", "formerly", "offers"):
         if name in content:
             content[name] = sorted(content[name])
     about = (cls.__doc__ or "").split("\n\n")[0]
@@ -169,7 +177,13 @@ def queries_text(cls: type[Attack], preset: str = "") -> str:
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
 
 
-def _cell(value: Any) -> str:
+def usage(cls: type) -> str:
+    """What the module of a dataset says to its users."""
+    return inspect.getdoc(sys.modules[cls.__module__]) or ""
+
+
+def cell(value: Any) -> str:
+    """As it stands in a listing."""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else printable(value)

@@ -1,20 +1,26 @@
-"""`docs/attacks.md`: one section for each attack, made of its metadata and docstrings alone."""
+"""`docs/attacks.md`, `docs/datasets.md` and `docs/targets.md`: their sections are made of metadata and docstrings."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mia_bench.attack import Attack, Control
+from mia_bench.dataset import Dataset
 from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
-from mia_bench.report.catalogue import queries_text
+from mia_bench.report.catalogue import cell, described, queries_text, usage
 from mia_bench.report.markdown import code, fenced, markdown, markdown_table, paper_link, prose
 from mia_bench.report.parameters import parameters, value_text
 
 if TYPE_CHECKING:
     from mia_bench.plugins import Registry
+    from mia_bench.target import Target
 
+HIDDEN = {"name", "summary", "about", "preset", "argument"}  # said in other words
+TEMPLATES = Path(__file__).parent / "templates"
 INTRODUCTION = """\
 # Attacks
 
@@ -28,17 +34,50 @@ parameter of the stage `score` can be changed without measuring anew: `mia-bench
 
 
 def show_markdown(registry: Registry, name: str) -> None:
-    """Print the page of all attacks, or the section of one.
+    """Print the page of all attacks, datasets or targets, or the section of one.
 
     Raises:
-        UsageError: The name is of no attack.
+        UsageError: The name is of none of these.
     """
+    books: dict[str, Mapping[str, Any]] = {"datasets": registry.datasets, "targets": registry.targets}
     if name == "all":
         print(attacks_page(registry), end="")
-    elif name in registry.datasets or name in registry.targets or name in registry.encoders:
-        raise UsageError(f"{name} as Markdown", "only attacks have that", "leave out --markdown")
+    elif name in books:
+        print((TEMPLATES / f"{name}.md").read_text(encoding="utf-8").replace("{entries}", entries(books[name])), end="")
+    elif name in registry.encoders:
+        raise UsageError(f"{name} as Markdown", "encoders have no such page", "leave out --markdown")
     else:
-        print(attack_section(attack_of(registry, name)), end="")
+        own = next((book[name] for book in books.values() if name in book), None)
+        print(entry(own) + "\n" if own else attack_section(attack_of(registry, name)), end="")
+
+
+def entries(book: Mapping[str, Any]) -> str:
+    """All datasets or targets; what a module says to users of its datasets follows the last of these."""
+    modules: dict[str, list[Any]] = {}
+    for _, cls in sorted(book.items()):
+        modules.setdefault(cls.__module__, []).append(cls)
+    blocks: list[str] = []
+    for classes in modules.values():
+        blocks += map(entry, classes)
+        if issubclass(classes[0], Dataset):
+            blocks.append(fenced(usage(classes[0])))
+    return "\n\n".join(blocks)
+
+
+def entry(cls: type[Dataset] | type[Target]) -> str:
+    """All that is known about one dataset or target."""
+    facts = {key: value for key, value in described(cls).items() if key not in HIDDEN}
+    option = "dataset" if issubclass(cls, Dataset) else "target"
+    written = f"--{option} {cls.meta.name}" + (f":{cls.meta.takes}" if cls.meta.takes else "")
+    items = {"select": code(written)} | {key: prose(cell(value)) for key, value in facts.items() if value}
+    return "\n\n".join(
+        [
+            f"### {cls.meta.name}",
+            prose(cls.meta.summary),
+            *map(prose, inspect.cleandoc(cls.__doc__ or "").split("\n\n")),
+            "\n".join(f"- {key}: {text}" for key, text in items.items()),
+        ]
+    )
 
 
 def attacks_page(registry: Registry) -> str:

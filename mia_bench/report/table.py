@@ -8,7 +8,7 @@ from mia_bench.attack import PARTIAL
 from mia_bench.errors import ExitStatus
 from mia_bench.metrics import Metric
 from mia_bench.report.text import json_text, printable, seconds_text, table
-from mia_bench.result import MEMBERSHIP, Result, Row
+from mia_bench.result import MEMBERSHIP, Division, Result, Row
 
 METRICS = ("auc", "tpr_at_1", "tpr_at_01", "tnr_at_1", "tnr_at_01", "asr_oracle", "asr_calibrated")
 SHORT = {PARTIAL: "partial spec"}  # tags that would make every row wider than a screen
@@ -41,6 +41,24 @@ def _show_table(result: Result) -> None:
     headers = ["attack", "N", "AUC [95 % interval]", "TPR@1%FPR", "ASR*", "queries", "per image", ""]
     rows = sorted(result.rows, key=lambda r: (r.control, -_auc(r), r.label))
     print(table([_cells(row) for row in rows], headers, right=(1, 5, 6)) + "\n")
+    if counted := [row for row in rows if row.suspects]:
+        print(_suspects(counted) + "\n")
+
+
+def _suspects(rows: Sequence[Row]) -> str:
+    """How many samples of unknown membership are above thresholds from known non-members."""
+    found = [row.suspects for row in rows if row.suspects]
+    headers = ["attack", "suspects", "non-members", *(f"above at {100 * r.max_fpr:g} % FPR" for r in found[0].rates)]
+    cells = [
+        [
+            row.label,
+            one.n,
+            one.n_nonmembers,
+            *(f"{r.above}: {tail(r.share)}" if r.above is not None else "–" for r in one.rates),
+        ]
+        for row, one in zip(rows, found, strict=True)
+    ]
+    return table(cells, headers, right=(1, 2))
 
 
 def notes(result: Result, folder: str = "") -> list[str]:
@@ -48,7 +66,9 @@ def notes(result: Result, folder: str = "") -> list[str]:
     ok = [r for r in result.rows if r.status == "ok"]
     said = ["TPR@1%FPR in percent, with its interval, at the false-positive rate realised"]
     said += ["* largest accuracy over thresholds chosen on the audit set itself: optimistic"]
-    if any(r.evaluation and r.evaluation.tpr_at_1.status == "flagged" for r in ok):
+    shares = [rate.share for r in result.rows if r.suspects for rate in r.suspects.rates]
+    tails = [r.evaluation.tpr_at_1 for r in ok if r.evaluation]
+    if any(metric.status == "flagged" for metric in (*tails, *shares)):
         said.append("! few false positives behind the figure: too unsteady to rank by")
     if any("transductive" in r.tags for r in ok):
         said.append("transductive: scaled by the unlabelled audit scores, so a score depends on the other samples")
@@ -56,6 +76,10 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append(f"{SHORT[PARTIAL]}: {PARTIAL}; `mia-bench describe NAME` says what is ours")
     if result.task != MEMBERSHIP:
         said.append("what attacks fit on a calibration set, they fit for membership; no threshold is carried over")
+    if result.captions != "true":
+        said.append(captions_text(result.captions))
+    if result.division:
+        said.append(division_text(result.division))
     if result.calibration:
         said.append(f"no threshold, scaler or weight could be calibrated: {result.calibration}")
     if any(r.blind and r.blind.verdict == "does not clear" for r in ok):
@@ -70,12 +94,14 @@ def notes(result: Result, folder: str = "") -> list[str]:
         said.append(f"{cost.asked:,} queries asked, {shared}, {seconds_text(cost.stages['measure'])} of measuring")
     said += [f"skipped {label}: {reason}" for label, reason in result.skipped.items()]
     said += [f"{row.status} {row.label}: {row.reason}" for row in result.rows if row.status != "ok"]
+    said += _of_suspects(result)
     undefined = {r.evaluation.auc.reason for r in ok if r.evaluation and r.evaluation.auc.value is None}
-    if undefined and result.n_unknown and not result.n_members + result.n_nonmembers:
+    labelled = result.n_members + result.n_nonmembers + sum(bool(row.suspects) for row in result.rows)
+    if undefined and result.n_unknown and not labelled:
         where = f"; their scores are in {folder}/scores.parquet" if folder else ""
         said.append(f"nothing could be compared: {result.n_unknown} samples have no label{where}")
         said.append("to label them: a column `member` in metadata.csv, or sub-folders members/ and nonmembers/")
-    else:
+    elif not _counted(result):
         said += [f"nothing could be compared: {reason}" for reason in sorted(filter(None, undefined))]
     unknown = {r.blind.reason for r in ok if r.blind and r.blind.verdict == "unknown"} - undefined
     said += [f"blind unknown: {reason}" for reason in sorted(filter(None, unknown)) if not undefined]
@@ -84,6 +110,34 @@ def notes(result: Result, folder: str = "") -> list[str]:
     said += _left_out(result)
     said += [f"unfinished: {result.unfinished}"] if result.unfinished else []
     return [printable(line) for line in said]
+
+
+def _counted(result: Result) -> bool:
+    """Whether some attack has a count of suspects."""
+    rows = [row.suspects for row in result.rows if row.suspects and not row.control]
+    return any(rate.above is not None for one in rows for rate in one.rates)
+
+
+def _of_suspects(result: Result) -> list[str]:
+    """What a reader of their table must know."""
+    found = [row.suspects for row in result.rows if row.suspects]
+    if not found:
+        return []
+    said = [
+        "above: samples of unknown membership over a threshold from known non-members alone, which another non-member "
+        "passes with that chance at most; their share in percent, with its interval, at the rate among those known",
+        "that is evidence as far as the non-members are like the suspects: where `blind` finds as many, they are not",
+    ]
+    said += [
+        f"no count: {why}"
+        for why in dict.fromkeys(r.share.reason for one in found for r in one.rates if r.above is None)
+    ]
+    without = [row.label for row in result.rows if row.status == "ok" and not row.control and not row.suspects]
+    if without:
+        said.append(
+            f"no count of {', '.join(without)}: fitted on the only known non-members; put others beside the suspects"
+        )
+    return said
 
 
 def _left_out(result: Result) -> list[str]:
@@ -102,6 +156,23 @@ def _left_out(result: Result) -> list[str]:
     ]
 
 
+def captions_text(captions: str) -> str:
+    """What was taken for captions, in one line."""
+    return f"captions: {captions}, in place of the samples' own"
+
+
+def division_text(division: Division) -> str:
+    """How the samples were chosen, in one line."""
+    said = []
+    if division.calibration is not None:
+        share = f"{division.calibration:.3g} of each class, {division.members} + {division.nonmembers} in all"
+        unread = f", {division.unread} images unread" if division.unread else ""
+        said.append(f"calibration set: {share}, {division.together} near-duplicates kept together{unread}")
+    if division.balance:
+        said.append("the larger class of each split cut to the smaller")
+    return f"{'; '.join(said)}; split seed {division.seed}, {division.digest[:12]}"
+
+
 def show_details(result: Result) -> None:
     """Print every metric of every row."""
     cells = []
@@ -111,6 +182,13 @@ def show_details(result: Result) -> None:
             realised = "" if metric.realised is None else f"{metric.realised:.2%}"
             why = metric.reason or metric.method or ""
             cells.append([row.label, name, interval(metric, 4), realised, metric.status, why])
+        for rate in row.suspects.rates if row.suspects else ():
+            share = rate.share
+            realised = "" if share.realised is None else f"{share.realised:.2%}"
+            name = f"suspects above at {100 * rate.max_fpr:g} % FPR"
+            cells.append(
+                [row.label, name, interval(share, 4), realised, share.status, share.reason or share.method or ""]
+            )
     print("\n" + table(cells, ["attack", "metric", "value [95 %]", "realised", "status", "reason or method"]))
 
 
@@ -144,7 +222,7 @@ def _status(result: Result) -> int:
     if any(r.status == "failed" for r in result.rows):  # a table without its controls is no table
         return ExitStatus.BROKEN_PLUGIN
     rows = [r for r in result.rows if not r.control] or result.rows
-    if all(r.evaluation is None or r.evaluation.auc.value is None for r in rows):
+    if not _counted(result) and all(r.evaluation is None or r.evaluation.auc.value is None for r in rows):
         return ExitStatus.UNAVAILABLE if any(r.status == "empty" for r in rows) else ExitStatus.NOTHING
     return ExitStatus.UNAVAILABLE if result.failures else ExitStatus.OK
 

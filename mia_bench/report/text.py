@@ -35,6 +35,15 @@ def pairs(items: Mapping[str, object]) -> str:
     return "\n".join(f"{k:<{width}}  {printable(v)}" for k, v in items.items() if v not in ("", None))
 
 
+def bytes_text(count: float) -> str:
+    """`812 B`, `3.2 kB`, `4.27 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:  # which would be shown as 1e+03
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
 def seconds_text(seconds: float) -> str:
     """`850 ms`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 1:

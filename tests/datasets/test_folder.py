@@ -7,11 +7,15 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from mia_bench.errors import SampleError, UnavailableError, UsageError
-from mia_bench_plugins.datasets.folder import MISSING, Folder
+from mia_bench_plugins.datasets import labels
+from mia_bench_plugins.datasets.folder import Folder
+from mia_bench_plugins.datasets.labels import MISSING
 
 
 def draw(path: Path, shade: int) -> Path:
@@ -126,6 +130,52 @@ def test_folders_that_say_the_class(tmp_path):
     assert found["h.png"].caption is None
 
 
+@pytest.mark.parametrize("name", ["non_members", "Non Members", "NON-MEMBERS", "held_out"])
+def test_spellings_of_a_folder(tmp_path, caplog, name):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [False]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "unread"),
+    [
+        ("data/members", "members"),
+        ("not_members", "not_members"),
+        ("member_images", "member_images"),
+        ("Members (old)", "Members (old)"),
+        ("nonmenbers", "nonmenbers"),
+        ("train/x", ""),
+    ],
+)
+def test_an_unread_folder_that_resembles_a_label_is_named(tmp_path, caplog, name, unread):
+    draw(tmp_path / name / "a.png", 1)
+    assert [s.member for s in read(tmp_path).values()] == [None]
+    assert (f"lie in {unread!r}, which is not read" in caplog.text) is bool(unread) is bool(caplog.records)
+
+
+@pytest.mark.parametrize("name", ["members/held-out", "nonmembers/members", "calibration/memorised"])
+def test_folders_that_deny_each_other_are_refused(tmp_path, name):
+    draw(tmp_path / name / "a.png", 1)
+    refused(tmp_path, *name.split("/"), "says otherwise")
+
+
+def test_hashes_of_files_are_remembered_until_they_change(images, cache, monkeypatch):
+    first = {name: s.content for name, s in read(images).items()}
+    kept = cache / f"{labels.FILES}.txt"
+    assert not kept.exists(), "files that have just changed may change again unseen"
+    monkeypatch.setattr(labels, "SETTLED_NS", -1)
+    assert {name: s.content for name, s in read(images).items()} == first
+    lines = kept.read_text().split("\n")
+    assert sorted(json.loads(line.split()[1]) for line in lines if line) == sorted(first.values())
+    kept.write_text("\n".join(f'{line.split()[0]} "{"a" * 64}"' for line in lines if line))
+    labels._hashes.cache_clear()  # as a new process has it
+    assert {s.content for s in read(images).values()} == {"a" * 64}, "so nothing was read again"
+    draw(images / "img" / "a.png", 99)
+    found = {name: s.content for name, s in read(images).items()}
+    assert found["img/a.png"] == hashlib.sha256((images / "img" / "a.png").read_bytes()).hexdigest()
+
+
 def test_a_missing_file_fails_alone(images):
     found = read(table(images, "file_name,member\nimg/a.png,1\nimg/zz.png,0\nimg,0\n"))
     assert found["img/a.png"].open()
@@ -223,8 +273,12 @@ def test_a_caption_that_cannot_be_read_costs_only_its_sample(tmp_path):
         (tmp_path / f"{name}.txt").write_bytes(b"a cat" if name == "a" else b"\xff\xfe\xff")
     found = read(tmp_path)
     assert found["a.png"].caption == "a cat" and found["a.png"].open()
-    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not UTF-8"):
+    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not UTF-8 text; save it as UTF-8"):
         found["b.png"].open()
+    (tmp_path / "b.txt").unlink()
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(SampleError, match=r"b\.txt cannot be read: not a regular file"):
+        read(tmp_path)["b.png"].open()
 
 
 @pytest.mark.parametrize(
@@ -267,3 +321,88 @@ def test_other_columns_are_named_once(images, caplog):
 def test_a_file_name_that_is_no_text_is_refused(tmp_path):
     draw(tmp_path / "a.png", 1).rename(tmp_path / os.fsdecode(b"\xff.png"))
     refused(tmp_path, "not valid Unicode")
+
+
+def test_memorised_images(images):
+    found = read(table(images, "file_name,member,split\nimg/a.png,1,memorised\nimg/b.png,1,Memorized\n"))
+    assert [s.split for s in found.values()] == ["memorised", "memorised"]
+
+
+def test_memorised_images_by_folder(tmp_path):
+    draw(tmp_path / "memorised" / "a.png", 1)
+    draw(tmp_path / "members" / "b.png", 2)
+    assert {n: s.split for n, s in read(tmp_path).items()} == {"members/b.png": "audit", "memorised/a.png": "memorised"}
+
+
+def test_tables_in_folders_below(tmp_path):
+    for number, name in enumerate(("members/a.png", "members/b.png", "nonmembers/c.png", "calibration/members/d.png")):
+        draw(tmp_path / name, number)
+    (tmp_path / "members" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "first"}')
+    rows = "file_name,member,split\nmembers/d.png,,\n"
+    (tmp_path / "calibration" / "metadata.csv").write_text(rows)
+    found = read(tmp_path)
+    assert {n: (s.member, s.split, s.caption) for n, s in found.items()} == {
+        "members/a.png": (True, "audit", "first"),  # b is in no row of its folder's table
+        "calibration/members/d.png": (True, "calibration", None),  # an empty cell leaves it to the folder
+        "nonmembers/c.png": (False, "audit", None),
+    }
+    (tmp_path / "members" / "metadata.jsonl").write_text('{"file_name": "a.png", "member": "no"}')
+    assert read(tmp_path)["members/a.png"].member is False
+    (tmp_path / "calibration" / "metadata.csv").write_text(rows.replace(",,", ",no,"))
+    assert read(tmp_path)["calibration/members/d.png"].member is False
+    (tmp_path / "members" / "metadata.csv").write_text("file_name\na.png\n")
+    refused(tmp_path, "members", "both metadata.csv and metadata.jsonl")
+
+
+def test_a_table_in_parquet(images):
+    columns = {
+        "file_name": ["img/a.png", "img/b.png", "img/c.png"],
+        "text": ["one", None, "three"],
+        "member": pa.array([True, False, None]),
+        "word_weights": pa.array([[0.5], None, None], pa.list_(pa.float64())),
+        "artist": [1, 2, 3],
+    }
+    pq.write_table(pa.table(columns), images / "metadata.parquet")
+    found = read(images)
+    assert [(s.caption, s.member) for s in found.values()] == [("one", True), (None, False), ("three", None)]
+    assert found["img/a.png"].word_weights == (0.5,) and found["img/c.png"].labels == {"artist": "3"}
+    pq.write_table(pa.table({**columns, "member": ["1", "perhaps", "0"]}), images / "metadata.parquet")
+    refused(images, "metadata.parquet, line 2", "'perhaps'")
+    pq.write_table(pa.table({"image": ["img/a.png"]}), images / "metadata.parquet")
+    refused(images, "metadata.parquet", "file_name")
+    (images / "metadata.parquet").write_bytes(b"PAR1")
+    refused(images, "metadata.parquet")
+    table(images, "file_name\nimg/a.png\n")
+    refused(images, "both metadata.csv and metadata.parquet")
+
+
+def test_a_table_above_labelled_folders_and_text_files(tmp_path):
+    for number, name in enumerate(("members/a.png", "non-members/b.png", "non-members/c.png")):
+        draw(tmp_path / name, number)
+        (tmp_path / name).with_suffix(".txt").write_text(f"text {number}")
+    rows = [{"file_name": "members/a.png"}, {"file_name": "non-members/b.png", "member": "yes", "caption": "own"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert {n: (s.member, s.caption) for n, s in read(tmp_path).items()} == {
+        "members/a.png": (True, "text 0"),
+        "non-members/b.png": (True, "own"),
+    }
+    table(tmp_path, "file_name,caption\nmembers/a.png,\n")
+    (tmp_path / "metadata.jsonl").unlink()
+    assert read(tmp_path)["members/a.png"].caption is None, "the column says that it has none"
+
+
+def test_a_class_folder_without_images_is_refused(tmp_path):
+    draw(tmp_path / "nonmembers" / "a.png", 1)
+    (tmp_path / "members" / "deep").mkdir(parents=True)
+    (tmp_path / "members" / "deep" / "a.txt").write_text("a caption alone")
+    refused(tmp_path, "no images in", str(tmp_path / "members"))
+    draw(tmp_path / "members" / "deep" / "b.png", 2)
+    assert len(read(tmp_path)) == 2
+    (tmp_path / "calibration" / "members").mkdir(parents=True)
+    refused(tmp_path, str(tmp_path / "calibration" / "members"))
+
+
+def test_only_nonmembers_or_no_labels_at_all(tmp_path):
+    draw(tmp_path / "held-out" / "a.png", 1)
+    draw(tmp_path / "suspects" / "b.png", 2)
+    assert {n: s.member for n, s in read(tmp_path).items()} == {"held-out/a.png": False, "suspects/b.png": None}

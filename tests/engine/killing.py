@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pyarrow.parquet as pq
 import tiny
 
-from mia_bench.engine.run import RunOptions, prepare
+from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.store import Store
 
 ATTACKS, BATCH, MEMBERS = "logged,loss,pia", 2, 6
@@ -52,7 +52,8 @@ def dying_in(owner, name, number, *, before=True, spoil=None):
 def kills():
     """(name, what the child does before it runs, seconds after which the parent kills it)."""
     yield from ((f"after batch {k}", lambda k=k: k, None) for k in range(1, BATCHES + 1))
-    for n in (1, 4, COMPACTION - 1, COMPACTION):  # the table of scores is the last
+    yield "within compaction", lambda: dying_in(pq.ParquetWriter, "write_table", BATCHES + 1, before=False), None
+    for n in (1, 4, BATCHES + 1):  # the table of scores is the last
         yield f"within write {n}", lambda n=n: dying_in(pq, "write_table", n, before=False, spoil=n / 9), None
     for n in (1, 4, COMPACTION, COMPACTION + 2):  # the plan comes first, the result last
         yield f"before rename {n}", lambda n=n: dying_in(Path, "replace", n), None

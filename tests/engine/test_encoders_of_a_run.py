@@ -14,7 +14,8 @@ from mia_bench import Attack, Capability, EncoderMeta, Offer, hookimpl
 from mia_bench.attack import by_kind
 from mia_bench.engine.artifacts import _safe, extremes
 from mia_bench.engine.encoders import resolver
-from mia_bench.engine.run import RunOptions, prepare, run
+from mia_bench.engine.prepare import RunOptions, prepare
+from mia_bench.engine.run import run
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
 from mia_bench_plugins.encoders.emoji import EmojiClip, EmojiLpips

@@ -13,10 +13,12 @@ import tiny
 
 from mia_bench import Attack
 from mia_bench.attack import source_of
-from mia_bench.engine.plan import open_target, take
-from mia_bench.engine.run import RunOptions, default_folder, prepare
+from mia_bench.engine.named import open_target
+from mia_bench.engine.plan import take
+from mia_bench.engine.prepare import RunOptions, default_folder, prepare
 from mia_bench.errors import BrokenPluginError, NothingError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.target import TargetOptions
 from mia_bench_plugins.attacks import loss
 
 
@@ -74,9 +76,9 @@ def test_no_audit_sample_is_nothing_to_run():
 
 def test_what_the_target_lacks_skips_an_attack_unless_it_was_named():
     skipped = plan(attacks="all", target="tiny-mute")
-    assert {s.label: s.reason for s in skipped.skipped} == {"clid": "target tiny-mute lacks caption"}
+    assert {s.label: s.reason for s in skipped.skipped} == {"clid": "target tiny-mute takes no captions"}
     assert [a.label for a in skipped.attacks] == ["logged", "loss", "pia"]
-    with pytest.raises(UsageError, match="lacks caption"):
+    with pytest.raises(UsageError, match="takes no captions"):
         plan(attacks="clid", target="tiny-mute")
 
 
@@ -209,13 +211,20 @@ def test_targets_that_are_not_there(tmp_path):
     ],
 )
 def test_the_default_folder_lies_below_runs(dataset, target, name):
-    folder = default_folder(dataset, target, 0)
+    folder = default_folder(dataset, target, RunOptions())
     assert folder.parts == ("runs", name)
+
+
+def test_another_model_or_other_captions_have_a_folder_of_their_own():
+    options = [RunOptions(target_options=TargetOptions(revision=r)) for r in (None, "a", "b")]
+    options += [RunOptions(captions="null"), RunOptions(captions="neutral:a/b")]
+    folders = [default_folder("d", "t", one) for one in options]
+    assert len(set(folders)) == 5 and all(len(folder.parts) == 2 for folder in folders)
 
 
 def test_planning_loads_no_model():
     code = (
-        "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.run import RunOptions, prepare;"
+        "import sys; from mia_bench.plugins import Registry; from mia_bench.engine.prepare import RunOptions, prepare;"
         "prepare(Registry.load(), RunOptions());"
         "print([m for m in ('torch', 'diffusers', 'sklearn') if m in sys.modules])"
     )
@@ -297,6 +306,23 @@ def owners():
 def test_dataset_and_target_default_to_each_others_own(owners, options, pair):
     made = prepare(owners, RunOptions(attacks="loss", **options)).plan
     assert (made.dataset, made.target) == pair
+
+
+def test_a_dataset_that_needs_a_path_is_no_targets_own(owners):
+    owners.datasets["zoo"] = tiny.dataset(tiny.icons(4, 4), ("tiny-mute",))
+    owners.datasets["zoo"].meta = owners.datasets["zoo"].meta.model_copy(update={"argument": "PATH"})
+    assert prepare(owners, RunOptions(attacks="loss", target="tiny-mute")).plan.dataset == "second"
+    assert prepare(owners, RunOptions(attacks="loss", dataset="zoo:x")).plan.target == "tiny-mute"
+
+
+def test_a_dataset_may_choose_its_targets_by_its_argument(owners):
+    class Choosing(tiny.dataset(tiny.icons(4, 4), ())):
+        @property
+        def targets(self):
+            return ("tiny-mute",)
+
+    owners.datasets["choosing"] = Choosing
+    assert prepare(owners, RunOptions(attacks="loss", dataset="choosing")).plan.target == "tiny-mute"
 
 
 def test_labels_of_another_target_are_refused(owners):

@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 from mia_bench.engine.mirror import mirror
-from mia_bench.engine.run import RunOptions, read_result, rescore_tasks, run_tasks
+from mia_bench.engine.prepare import RunOptions
+from mia_bench.engine.run import read_result, rescore_tasks, run_tasks
 from mia_bench.errors import NothingError, UsageError
 from mia_bench.report.leaderboard import recorded
 from mia_bench.report.table import exit_status

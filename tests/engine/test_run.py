@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from mia_bench.engine.run import read_plan, rescore
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.errors import MiaBenchError, UnavailableError, UsageError
 from mia_bench.store import Store
 
 
@@ -169,3 +169,13 @@ def test_provenance_names_what_measured_it(tmp_path):
     assert environment["libraries"]["torch"]
     assert environment["device"]["type"] == "cpu"
     assert all(s["rows"] == 4 for s in Store(tmp_path).provenance().values())
+
+
+def test_a_target_that_cannot_be_opened_costs_no_earlier_result(tmp_path, monkeypatch):
+    tiny.go(tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    made = tiny.registry()
+    monkeypatch.setattr(made.targets["tiny"], "load", lambda self: 1 / 0)
+    with pytest.raises(MiaBenchError, match="ZeroDivisionError"):
+        tiny.go(tmp_path, made, target="tiny:8")
+    assert before and {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before

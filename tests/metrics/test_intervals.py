@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mia_bench.metrics import clopper_pearson, mean_of_two_proportions
+from mia_bench.metrics import clopper_pearson, mean_of_two_proportions, wilson
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 7), (3, 7), (7, 7), (1, 2500), (2499, 2500), (1, 1)])
@@ -14,6 +14,13 @@ from mia_bench.metrics import clopper_pearson, mean_of_two_proportions
 def test_clopper_pearson_is_the_exact_binomial_interval(count: int, total: int, level: float) -> None:
     other = binomtest(count, total).proportion_ci(level, method="exact")
     assert clopper_pearson(count, total, level) == pytest.approx((other.low, other.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 7), (3, 7), (7, 7), (11, 25), (1, 2500), (2499, 2500), (1, 1)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilson_is_the_score_interval(count: int, total: int, level: float) -> None:
+    other = binomtest(count, total).proportion_ci(level, method="wilson")
+    assert wilson(count, total, level) == pytest.approx((other.low, other.high), abs=1e-9)
 
 
 def test_the_mean_of_two_proportions_keeps_a_width_at_the_ends() -> None:

@@ -93,8 +93,9 @@ def t_error(batch: Batch, target: Target, params: SecMI.Params) -> torch.Tensor:
             x = schedule.jump(x, denoiser(x, start, given), start, stop)
     here = denoiser(x, t, given)
     there = denoiser(schedule.jump(x, here, t, on), on, given)
-    ratio = schedule.noise / schedule.signal
-    return float(schedule.signal[t] * (ratio[on] - ratio[t])) * (here - there)
+    schedule.check_signal(on)
+    low, high = schedule.noise[[t, on]] / schedule.signal[[t, on]]
+    return float(schedule.signal[t] * (high - low)) * (here - there)
 
 
 @hookimpl

@@ -48,7 +48,7 @@ class Sweep(Attack):
         citation="Bohacek & Farid, ICCV Workshops 2025",
         licence="no program; data only",
         access=Access.IMAGES,
-        needs=frozenset({Capability.CAPTION, Capability.GENERATE}),
+        needs=frozenset({Capability.CAPTION, Capability.GENERATE, Capability.VARY}),
         caption="required",
         calibration="optional",
         equation="logit P(member | v_1, ..., v_S), v_i = min_j d(x, img2img(x, c; s_i, ε_ij))",
@@ -100,6 +100,9 @@ class Sweep(Attack):
         p = self.params
         halves = 1 if p.guidance in (0, 1) else 2
         return sum(halves * p.repeats * steps_at(p.steps, strength) for strength in p.strengths)
+
+    def generations(self) -> int:
+        return len(self.params.strengths) * int(self.params.repeats)
 
     def encoders(self) -> Mapping[str, frozenset[Offer]]:
         return {self.params.encoder: frozenset({Offer.DISTANCE})}

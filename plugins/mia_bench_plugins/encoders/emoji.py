@@ -69,15 +69,13 @@ class EmojiClip(Encoder):
         return found | {CODE.name: CODE}
 
     def load(self, target: Target) -> None:
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        from mia_bench.diffusion.folder import component
+        from mia_bench.diffusion.checkpoint import Folder
         from mia_bench_plugins.encoders.icons import icon_net
 
         self.net, others = icon_net("image_text", target.device)
         self.projection = others["text_projection"].to(target.device)
-        self.states = component(CLIPTextModel, ICONS / "text_encoder").float().to(target.device)
-        self.tokenizer = component(CLIPTokenizer, ICONS / "tokenizer")
+        self.states = Folder(ICONS).load(("CLIPTextModel",), "text_encoder").to(target.device)
+        self.tokenizer = Folder(ICONS).load(("CLIPTokenizer",), "tokenizer")
 
     def embedded(self, images: torch.Tensor) -> torch.Tensor:
         from mia_bench_plugins.encoders.icons import small

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from mia_bench import Target, TargetMeta, hookimpl
+from mia_bench.diffusion.checkpoint import Checkpoint, Folder
+from mia_bench.diffusion.pipeline import PipelineTarget
 from mia_bench_plugins.targets.stable_diffusion import StableDiffusion
 
 DATA = Path(__file__).parents[1] / "data" / "emoji"
@@ -24,9 +27,11 @@ class EmojiRealworld(StableDiffusion):
     """Flips, shifts and small colour changes; every image seen equally often."""
 
     meta = _meta("emoji-realworld", "trained with augmentation")
+    reads = PipelineTarget.reads - {"revision", "config"}
 
-    def folder(self, part: str) -> Path:
-        return DATA / (f"{self.meta.name.removeprefix('emoji-')}/unet" if part == "unet" else part)
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        return Folder(DATA, places={"unet": DATA / self.meta.name.removeprefix("emoji-") / "unet"})
 
 
 class EmojiOvertrain(EmojiRealworld):
