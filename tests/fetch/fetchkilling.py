@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from quiet import Quiet
@@ -44,14 +45,14 @@ def die():
 
 def dying_in(owner, name, number, *, before=True):
     """Replace a method by one that is killed in its call of this number."""
-    original, calls = getattr(owner, name), [0]
+    original, calls = getattr(owner, name), count(1)
 
     def call(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == number and before:
+        mine = next(calls)  # two threads decode: each call keeps its own number
+        if mine == number and before:
             die()
         result = original(*args, **kwargs)
-        if calls[0] == number:
+        if mine == number:
             die()
         return result
 
