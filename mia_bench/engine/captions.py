@@ -40,12 +40,17 @@ def parse(text: str) -> tuple[Choice, str]:
 
 
 def recaptioned(
-    samples: Sequence[Sample], wanted: str, captioner: Callable[[str], Encoder], device: str | None = None
+    samples: Sequence[Sample],
+    everything: Sequence[Sample],
+    wanted: str,
+    captioner: Callable[[str], Encoder],
+    device: str | None = None,
 ) -> list[Sample]:
     """The same samples with the captions that are wanted; membership is not looked at.
 
     Args:
-        samples: A whole dataset, so that a sample's caption does not depend on `--limit`.
+        samples: Those of the run.
+        everything: The whole dataset, among which captions are shuffled: then they do not depend on `--limit`.
         wanted: As `parse` reads it.
         captioner: From a name to an encoder that writes captions.
         device: Of that encoder; CUDA where there is one, if None.
@@ -60,16 +65,16 @@ def recaptioned(
     if choice == "neutral":
         return [replace(s, caption=argument, word_weights=None) for s in samples]
     if choice == "shuffled":
-        return _shuffled(samples, argument)
+        return _shuffled(samples, everything, argument)
     if choice == "generated":
         return _generated(samples, captioner(argument), device)
     return list(samples)
 
 
-def _shuffled(samples: Sequence[Sample], seed: str) -> list[Sample]:
+def _shuffled(samples: Sequence[Sample], everything: Sequence[Sample], seed: str) -> list[Sample]:
     """Each caption goes to the next sample of its split, in an order by hash: nobody keeps its own."""
     order: dict[str, list[Sample]] = defaultdict(list)
-    for sample in sorted(samples, key=lambda s: hashlib.sha256(f"{seed} {s.id}".encode()).digest()):
+    for sample in sorted(everything, key=lambda s: hashlib.sha256(f"{seed} {s.id}".encode()).digest()):
         if sample.caption:
             order[sample.split].append(sample)
     taken_from: dict[str, Sample] = {}

@@ -122,10 +122,13 @@ def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Pre
     divided, division = divide(everything, options.calibration, options.balance, options.split_seed, named)
     encoder_of = resolver(registry, target.meta.kind)
     label = f"--captions {options.captions}"
-    with_captions = recaptioned(
-        divided, options.captions, lambda name: encoder_of(name, frozenset({Offer.CAPTION}), label), options.device
+    samples = recaptioned(
+        take(divided, options.limit),
+        divided,
+        options.captions,
+        lambda name: encoder_of(name, frozenset({Offer.CAPTION}), label),
+        options.device,
     )
-    samples = take(with_captions, options.limit)
     preset = "" if options.full else dataset.meta.preset
     selected = select(registry, options.attacks, options.keyword, options.options, preset)
     if options.noise and options.independent_noise:

@@ -9,7 +9,7 @@ from PIL import Image
 from stub_encoder import Stub
 
 from mia_bench.dataset import Sample
-from mia_bench.engine.captions import recaptioned
+from mia_bench.engine import captions
 from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
@@ -32,6 +32,10 @@ def samples(count=12):
         )
         for i in range(count)
     ]
+
+
+def recaptioned(some, *given):
+    return captions.recaptioned(some, some, *given)
 
 
 def nobody(name):
@@ -93,6 +97,19 @@ def test_generated_captions_are_of_the_image_and_remembered():
     assert Counting.asked == 12
 
 
+def test_only_what_a_run_takes_is_described():
+    Counting.asked = 0
+    found = captions.recaptioned(samples()[:2], samples(), "generated:stub", lambda name: Counting(), "cpu")
+    assert len(found) == Counting.asked == 2
+
+
+def test_a_part_is_given_the_captions_of_the_whole():
+    whole = by_id(recaptioned(samples(), "shuffled", nobody))
+    assert by_id(captions.recaptioned(samples()[:3], samples(), "shuffled", nobody)) == {
+        f"s{i}": whole[f"s{i}"] for i in range(3)
+    }
+
+
 def test_an_image_that_cannot_be_read_gets_no_caption(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     found = by_id(recaptioned([Sample("x", tmp_path / "x.png", "f" * 64), *samples(2)], "generated", lambda n: Stub()))
@@ -114,8 +131,8 @@ def test_equal_captions_cannot_be_shuffled():
 
 
 def test_the_choice_is_part_of_a_runs_identity(tmp_path):
-    def planned(captions, limit=4):
-        options = RunOptions(attacks="loss", limit=limit, captions=captions, out=tmp_path)
+    def planned(choice, limit=4):
+        options = RunOptions(attacks="loss", limit=limit, captions=choice, out=tmp_path)
         return prepare(Registry.load(), options).plan
 
     plans = {c: planned(c) for c in ("true", "null", "neutral", "shuffled")}
