@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from mia_bench.errors import NetworkError, UnavailableError, brief
+from mia_bench.hashing import sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -208,15 +209,3 @@ class Encoder(ABC):
         self._check()
         with torch.inference_mode():
             return self.rows(network, *(plain(i) for i in images)).float()  # type: ignore[arg-type]
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file; read once, unless it changes."""
-    stat = path.stat()
-    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,18 +6,17 @@ pipeline that is loaded already. All hand out the same parts, so the same pipeli
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.errors import UnavailableError, brief
+from mia_bench.hashing import sha256_of
 
 if TYPE_CHECKING:
     from mia_bench.diffusion.schedule import Schedule
@@ -365,16 +364,9 @@ def hash_file(path: Path) -> str:
         UnavailableError: It cannot be read.
     """
     try:
-        state = path.stat()
-        return _hash(path.resolve(), state.st_size, state.st_mtime_ns)
+        return sha256_of(path)
     except OSError as error:
         raise UnavailableError(f"file {path}", brief(error), "make it readable") from error
-
-
-@cache
-def _hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from mia_bench import Dataset, DatasetMeta, Sample, hookimpl
 from mia_bench.errors import UnavailableError, brief
+from mia_bench.hashing import sha256_of
 from mia_bench_plugins.datasets.labels import group_of
 from mia_bench_plugins.datasets.options import Options, folder_of, parse
 from mia_bench_plugins.datasets.raw import (
@@ -105,7 +106,7 @@ class SecMISet(Dataset):
     @property
     def revision(self) -> str:
         """Hashes of the split file and of the list of files that its indices count in."""
-        return f"split {_sha256(self.split)[:16]}, files {self.file_list}"
+        return f"split {sha256_of(self.split)[:16]}, files {self.file_list}"
 
     @property
     def file_list(self) -> str:
@@ -118,7 +119,7 @@ class SecMISet(Dataset):
         if self.options.files and not self.file_list.startswith(self.options.files):
             why = f"its file list has the hash {self.file_list}, not {self.options.files}: indices would mean others"
             raise UnavailableError(what, why, self.how)
-        digest = _sha256(self.split)
+        digest = sha256_of(self.split)
         if self.known and not digest.startswith(self.known):
             text = "%s: %s is not the file that SecMI published (sha256 %s..., not %s...): results are of another split"
             logging.getLogger("mia_bench").warning(text, what, self.split.name, digest[:16], self.known)
@@ -173,11 +174,6 @@ def read_split(path: Path, count: int, what: str) -> Mapping[bool, NDArray[np.in
         why = f"its {len(both):,} indices ({span}) are not those of the {count:,} training images found, each once"
         raise UnavailableError(f"{what}, {split}", why, "use the whole training part (not the test part) that it is of")
     return {member: half.astype(np.int64) for member, half in halves.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pickled(root: Path, folder: str, what: str, how: str) -> None:

@@ -95,7 +95,7 @@ class Function(BlackBox):
         return super().capabilities - (frozenset() if varies else {Capability.VARY})
 
     def weights(self) -> Mapping[str, str]:
-        from mia_bench.encoder import sha256_of
+        from mia_bench.hashing import sha256_of
 
         path, _ = self.place
         if not path.is_file():
