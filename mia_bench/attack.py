@@ -217,6 +217,14 @@ class Attack(ABC):
         """Encoders that these parameters name, and what each must offer; `measure` finds them in `target.encoders`."""
         return {}
 
+    def requires(self) -> tuple[str, ...]:
+        """Labels of the attacks that these parameters combine; none for most.
+
+        An attack that requires others measures nothing: they are run too, and `score` finds their scores as terms
+        under these labels, those of calibration samples from fits without the sample's fold.
+        """
+        return ()
+
     def artifacts(self, batch: Batch, target: Target) -> Mapping[str, torch.Tensor]:
         """Pictures that explain the scores of a batch, in the order they are shown.
 
@@ -231,7 +239,7 @@ class Attack(ABC):
 
     @abstractmethod
     def queries(self) -> int:
-        """Denoiser queries asked per image with these parameters (a guided step is two)."""
+        """Denoiser queries asked per image with these parameters (a guided step is two), without what it requires."""
 
     def generations(self) -> int:
         """Images generated per image: what a target without a denoiser is asked for."""

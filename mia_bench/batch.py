@@ -10,15 +10,18 @@ import numpy as np
 import torch
 
 from mia_bench.diffusion.denoiser import Condition
-from mia_bench.diffusion.keyed import Keyed, keyed, keys_of
+from mia_bench.diffusion.keyed import Keyed, keyed, keys_of, named_picture
 from mia_bench.diffusion.noise import NoiseSource
 from mia_bench.diffusion.schedule import Timesteps
+from mia_bench.diffusion.transfer import stacked
+from mia_bench.trace import span
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from mia_bench.target import Target
 
+OTHER_VIEW = "view {!r} needs a name of its own: other pixels were encoded under it"
 _NUMBERS = count()  # part of every name, so that two batches on one target never share
 
 
@@ -47,6 +50,7 @@ class Batch:
         self.target, self.noise = target, noise
         self._memo: dict[object, Keyed] = {}
         self._views: dict[str, torch.Tensor] = {}
+        self.claims: list[tuple[str, torch.Tensor]] = []  # the harness's: views encoded again, if of the same pixels
         self._number = next(_NUMBERS)
 
     def __len__(self) -> int:
@@ -55,7 +59,7 @@ class Batch:
     @property
     def pixels(self) -> torch.Tensor:
         """The images at the target's resolution, float32 `(B, 3, H, W)` in [-1, 1]; a copy."""
-        return self._pixels.clone()
+        return named_picture(self._pixels.clone(), "pixels", f"#{self._number}" if self.target.denoiser.share else None)
 
     @property
     def x0(self) -> Keyed:
@@ -93,11 +97,14 @@ class Batch:
             view: Name of what was done to the images, e.g. `crop0.81`.
 
         Raises:
-            ValueError: The view has no name, or its name was used for other pixels.
+            ValueError: The view has no name. `check_unchanged` raises it too, for a name that was used for other
+                pixels: comparing them here would wait for the device.
         """
         known = self._views.setdefault(view, pixels)
-        if not view or (known is not pixels and not torch.equal(known, pixels)):
-            raise ValueError(f"view {view!r} needs a name of its own: other pixels were encoded under it")
+        if not view or known.shape != pixels.shape:
+            raise ValueError(OTHER_VIEW.format(view))
+        if known is not pixels:
+            self.claims.append((view, (known == pixels).all()))
         return self._once(("x0", view), lambda: self._latents(pixels, view))
 
     def _latents(self, pixels: torch.Tensor, view: str) -> Keyed:
@@ -130,7 +137,13 @@ class Batch:
 
         Raises:
             RuntimeError: A shared tensor was changed in place; all of them are made anew when next asked for.
+            ValueError: A view's name was used for other pixels.
         """
+        claims, self.claims = self.claims, []
+        if claims:
+            same = torch.stack([claim for _, claim in claims]).tolist()  # waits for the device, once
+            if not all(same):
+                raise ValueError(OTHER_VIEW.format(claims[same.index(False)][0]))
         try:
             for tensor in self._memo.values():
                 keys_of(tensor)
@@ -140,15 +153,10 @@ class Batch:
             raise
 
     def _draw(self, one: Callable[[str], np.ndarray]) -> torch.Tensor:
-        stacked = np.stack([one(i) for i in self.ids])
-        return to_device(torch.from_numpy(stacked), self._pixels.device)
+        with span("noise"):
+            return stacked([one(i) for i in self.ids], self._pixels.device)
 
     def _once(self, name: object, make: Callable[[], Keyed]) -> Keyed:
         if name not in self._memo:
             self._memo[name] = make()
         return self._memo[name]
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy from the host without waiting for the device."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

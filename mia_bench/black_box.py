@@ -110,6 +110,8 @@ class BlackBox(Target):
     ) -> torch.Tensor:
         import torch
 
+        from mia_bench.diffusion.keyed import named_picture
+
         asker = "" if self.denoiser.share else self.denoiser.account.asker
         keys: list[Key] = [
             (asker, sample, batch.noise.identity, draw, caption, strength, steps, guidance)
@@ -132,7 +134,8 @@ class BlackBox(Target):
             if isinstance(levels := self._made[key], SampleError):
                 raise levels
             found.append(levels)
-        return torch.from_numpy(np.stack(found)).to(batch.pixels.device).float() / 127.5 - 1.0
+        pictures = torch.from_numpy(np.stack(found)).to(batch.pixels.device).float() / 127.5 - 1.0
+        return named_picture(pictures, "made", str(keys) if self.denoiser.share else None)
 
     def _make(self, requests: Mapping[Key, Request]) -> None:
         """Have images made, and keep them."""

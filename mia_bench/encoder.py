@@ -80,6 +80,7 @@ class Encoder(ABC):
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
         self.failure: UnavailableError | None = None
+        self._seen: dict[tuple[str, str], torch.Tensor] = {}  # of this batch: what was asked of which pictures
 
     # What a family supplies -------------------------------------------------------------------------------------
 
@@ -109,9 +110,7 @@ class Encoder(ABC):
 
     def between(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """Distance of each image and its other, `(R,)`, at least 0; 1 - cosine of the embeddings."""
-        from torch.nn import functional
-
-        return 1 - functional.cosine_similarity(self.embedded(images), self.embedded(others))
+        return one_minus_cosine(self.embedded(images), self.embedded(others))
 
     def attended(self, images: torch.Tensor) -> torch.Tensor:
         """How much each patch matters, `(R, h, w)`, at least 0."""
@@ -142,7 +141,9 @@ class Encoder(ABC):
             self.failure = error
         except Exception as error:
             self.failure = self.missing(f"it cannot be loaded: {type(error).__name__}: {brief(error)}")
-        self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool, f"encoder {self.meta.name}")
+        name = f"encoder {self.meta.name}"
+        self.rows = RowRunner(target.vae_rows.rows, target.vae_rows.pool, name, kind=name)
+        self.compared = RowRunner(target.vae_rows.rows, target.vae_rows.pool, name, kind=name)  # no rows of a network
         self._texts: dict[str, torch.Tensor] = {}
         self._captions: dict[str, str] = {}
 
@@ -151,17 +152,27 @@ class Encoder(ABC):
         nobody: Any = SimpleNamespace(device=device, vae_rows=SimpleNamespace(rows=1, pool=None))
         self.open(nobody)
 
+    def forget(self) -> None:
+        """Start a new batch: what it made of earlier pictures is dropped, of texts kept."""
+        self._seen.clear()
+
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Images as vectors, float32 `(B, D)`."""
-        return self._run(self.embedded, images)
+        """Images as vectors, float32 `(B, D)`; named pictures of one batch are looked at once."""
+        return self._once("embed", self.embedded, images)
 
     def distance(self, images: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """How different each image looks from its other, float32 `(B,)`, at least 0 up to rounding."""
-        return self._run(self.between, images, others)
+        if type(self).between is not Encoder.between:  # of maps, too large to be kept
+            return self._run(self.between, images, others)
+        import torch
+
+        embedded = self.embed(images), self.embed(others)
+        with torch.inference_mode():
+            return self.compared(one_minus_cosine, *embedded)
 
     def attention(self, images: torch.Tensor) -> torch.Tensor:
-        """How much each patch matters, float32 `(B, h, w)`."""
-        return self._run(self.attended, images)
+        """How much each patch matters, float32 `(B, h, w)`; named pictures of one batch are looked at once."""
+        return self._once("attention", self.attended, images)
 
     def text(self, texts: Sequence[str]) -> torch.Tensor:
         """Captions in the space of `embed`, float32 `(B, D)`; each distinct one is encoded once."""
@@ -201,6 +212,16 @@ class Encoder(ABC):
         if error := self.failure:  # of the attack that asks, not of a sample
             raise NetworkError(error.what, error.why, error.fix) from error
 
+    def _once(self, what: str, network: object, images: torch.Tensor) -> torch.Tensor:
+        from mia_bench.diffusion.keyed import picture_name
+
+        name = picture_name(images)
+        if name is None:
+            return self._run(network, images)
+        if (what, name) not in self._seen:
+            self._seen[what, name] = self._run(network, images)
+        return self._seen[what, name]
+
     def _run(self, network: object, *images: torch.Tensor) -> torch.Tensor:
         import torch
 
@@ -209,3 +230,10 @@ class Encoder(ABC):
         self._check()
         with torch.inference_mode():
             return self.rows(network, *(plain(i) for i in images)).float()  # type: ignore[arg-type]
+
+
+def one_minus_cosine(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Of vectors `(R, D)`: `(R,)`."""
+    from torch.nn import functional
+
+    return 1 - functional.cosine_similarity(left, right)

@@ -9,14 +9,14 @@ from typing import Any
 class ExitStatus(IntEnum):
     """Exit statuses of the `mia-bench` command."""
 
-    OK = 0
-    REGRESSED = 1
-    USAGE = 2
-    UNAVAILABLE = 3
-    BROKEN_PLUGIN = 4
-    NOTHING = 5
-    INTERNAL = 70
-    INTERRUPTED = 130
+    OK = 0  # fine
+    REGRESSED = 1  # a test or check failed, something regressed, or a file is stale
+    USAGE = 2  # a wrong option, name or configuration, or an output that cannot be written
+    UNAVAILABLE = 3  # data or weights unavailable, or samples left out
+    BROKEN_PLUGIN = 4  # a selected plugin is broken, or an attack or control failed
+    NOTHING = 5  # nothing selected, run or compared
+    INTERNAL = 70  # internal error
+    INTERRUPTED = 130  # interrupted; the same command goes on
 
 
 class MiaBenchError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -57,22 +57,16 @@ def held_out(
     Raises:
         NothingError: There is no calibration set, or one class of it has fewer than two groups.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     if calibration is None or calibration.member is None:
         raise NothingError("a trained attack", "there is no calibration set", "use a dataset that has one")
     place = {i: row for row, i in enumerate(measured.ids)}
     order = sorted(range(len(calibration.ids)), key=calibration.ids.__getitem__)
     rows = np.array([place[calibration.ids[i]] for i in order])
     member, groups = calibration.member[order], np.array(calibration.groups)[order]
-    least = min(len(set(groups[member])), len(set(groups[~member])))
-    if least < 2:
-        why = f"the smaller class of the calibration set has {least} groups, 2 are needed"
-        raise NothingError("a trained attack", why, "calibrate on more samples")
     own, everyone = features[rows], np.arange(len(rows))
     others = np.setdiff1d(np.arange(len(features)), rows)
-    splitter = StratifiedGroupKFold(min(folds, least), shuffle=True, random_state=0)
-    jobs = [(train, rows[test]) for train, test in splitter.split(own, member, groups)]
+    ids = [calibration.ids[i] for i in order]
+    jobs = [(train, rows[test]) for train, test in grouped_folds(ids, groups, member, folds)]
     if len(others):
         jobs.insert(0, (everyone, others))  # the longest first
 
@@ -86,14 +80,55 @@ def held_out(
     return scores
 
 
-def logistic(features: NDArray[np.float64], member: NDArray[np.bool_]) -> Predict:
-    """Log-odds of membership from standardised features `(n, D)`; penalty L2, C = 1."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+def grouped_folds(
+    ids: Sequence[str], groups: NDArray[np.str_], member: NDArray[np.bool_], folds: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Train and test rows of each fold: stratified, groups kept together, by the ids alone whatever their order.
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
-    with threadpool_limits(1):  # the same sums on any number of cores
-        model.fit(features, member)
-    return lambda rows: model.decision_function(rows)
+    Args:
+        ids: Sample ids, length n.
+        groups: Their groups, `(n,)`.
+        member: Their labels, `(n,)`.
+        folds: How many; fewer where the rarer class has fewer groups.
+
+    Raises:
+        NothingError: One class has fewer than two groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    least = min(len(set(groups[member])), len(set(groups[~member])))
+    if least < 2:
+        why = f"the smaller class of the calibration set has {least} groups, 2 are needed"
+        raise NothingError("a trained attack", why, "calibrate on more samples")
+    order = np.array(sorted(range(len(ids)), key=ids.__getitem__))
+    splitter = StratifiedGroupKFold(min(folds, least), shuffle=True, random_state=0)
+    divided = splitter.split(order, member[order], groups[order])
+    return [(order[train], order[test]) for train, test in divided]
+
+
+class Logistic:
+    """Log-odds of membership from standardised features `(n, D)`; penalty L2, C = 1.
+
+    Attributes:
+        weights: Of the standardised features, `(D,)`.
+    """
+
+    def __init__(self, features: NDArray[np.float64], member: NDArray[np.bool_]) -> None:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+        from threadpoolctl import threadpool_limits
+
+        self.model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0))
+        with threadpool_limits(1):  # the same sums on any number of cores
+            self.model.fit(features, member)
+        self.weights: NDArray[np.float64] = self.model[-1].coef_[0]
+
+    def __call__(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        scores: NDArray[np.float64] = self.model.decision_function(rows)
+        return scores
+
+
+def logistic(features: NDArray[np.float64], member: NDArray[np.bool_]) -> Logistic:
+    """Fit one, as `held_out` wants it."""
+    return Logistic(features, member)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mia_bench.dataset import Dataset
     from mia_bench.encoder import Encoder
     from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
+    from mia_bench.executor import Executor
     from mia_bench.target import Target
 
 PROJECT = "mia_bench"
@@ -37,6 +38,11 @@ def mia_bench_targets() -> Iterable[type[Target]]:  # type: ignore[empty-body]
 @hookspec
 def mia_bench_encoders() -> Iterable[type[Encoder]]:  # type: ignore[empty-body]
     """Encoder classes this plugin brings, for attacks that compare pictures. Since 0.2."""
+
+
+@hookspec
+def mia_bench_executors() -> Iterable[type[Executor]]:  # type: ignore[empty-body]
+    """Executor classes this plugin brings: what runs measure on. Since 0.2."""
 
 
 @hookspec

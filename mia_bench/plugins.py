@@ -28,6 +28,8 @@ from mia_bench.attack import Attack, Meta, Parameters
 from mia_bench.dataset import Dataset, DatasetMeta
 from mia_bench.encoder import Encoder, EncoderMeta
 from mia_bench.errors import BrokenPluginError, UsageError, brief
+from mia_bench.executor import Executor, ExecutorMeta
+from mia_bench.imported import IMPORTED
 from mia_bench.target import Target, TargetMeta
 
 GROUP = "mia_bench"
@@ -41,7 +43,7 @@ class Plugin:
     Attributes:
         name: Entry point or file name.
         origin: Distribution and version, or path.
-        provides: Names of the attacks, datasets, targets and encoders it registered.
+        provides: Names of the attacks, datasets, targets, encoders and executors it registered.
         error: What went wrong, or None.
     """
 
@@ -68,6 +70,8 @@ class Registry:
         self.datasets: dict[str, type[Dataset]] = {}
         self.targets: dict[str, type[Target]] = {}
         self.encoders: dict[str, type[Encoder]] = {}
+        self.executors: dict[str, type[Executor]] = {}
+        self.files: tuple[Path, ...] = ()
 
     @classmethod
     def load(cls, files: Iterable[Path] = (), strict: bool = True) -> Registry:
@@ -85,7 +89,8 @@ class Registry:
         origins = {e: _distribution(e) for e in entry_points(group=GROUP)}
         for entry in sorted(origins, key=lambda e: (not origins[e].startswith("mia-bench "), origins[e], e.name)):
             registry.add(entry.name, origins[entry], entry.value, entry.load)
-        for path in files:
+        registry.files = tuple(files)
+        for path in registry.files:
             plugin = registry.add(path.stem, str(path), str(path), partial(import_file, path))
             if plugin.error and strict:
                 raise BrokenPluginError(f"plugin file {path}", plugin.error, "fix the file, or leave out -p")
@@ -120,6 +125,7 @@ class Registry:
             ("mia_bench_datasets", Dataset, DatasetMeta, self.datasets),
             ("mia_bench_targets", Target, TargetMeta, self.targets),
             ("mia_bench_encoders", Encoder, EncoderMeta, self.encoders),
+            ("mia_bench_executors", Executor, ExecutorMeta, self.executors),
         ):
             own = [h for h in getattr(self.manager.hook, hook).get_hookimpls() if h.plugin is module]
             for item in (item for implementation in own for item in implementation.function()):
@@ -132,6 +138,8 @@ class Registry:
                 if issubclass(item, Attack):
                     _check_attack(item)
                 name = item.meta.name
+                if name == IMPORTED:
+                    raise ValueError(f"the name {name!r} is that of imported scores")
                 if name in book or any(b is book and n == name for b, n, _ in found):
                     owner = next((f"{p.name} ({p.origin})" for p in self.plugins if name in p.provides), "itself")
                     raise ValueError(f"the name {name!r} is taken by plugin {owner}")
@@ -159,6 +167,10 @@ class Registry:
     def encoder(self, name: str) -> type[Encoder]:
         """The encoder called `name`."""
         return self._get("encoder", self.encoders, name)
+
+    def executor(self, name: str) -> type[Executor]:
+        """The executor called `name`."""
+        return self._get("executor", self.executors, name)
 
     def _get(self, what: str, book: dict[str, T], name: str) -> T:
         if name in book:

@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from mia_bench.metrics import ClearsBlind, Evaluation, Suspects
+from mia_bench.metrics import Evaluation, Gap, Metric, Suspects, Verdict
 
-RESULT_VERSION = 1
+ASKED = ("seed", "noise", "independent_noise", "dtype", "latent")
+"""How a target was asked: fields of plan and result that must be equal where scores are held against each other."""
+
+RESULT_VERSION = 2
 
 
 class _Record(BaseModel):
@@ -37,6 +40,44 @@ class Task(_Record):
 
 MEMBERSHIP = Task()
 SUSPECTS = Task(positives="suspects")
+
+
+class Calibration(_Record):
+    """What a row's threshold, scalers, weights and classifiers were fitted on."""
+
+    source: Literal["own", "same target", "shadow", "none"]
+    """`own`: the run's calibration set; `same target`: known members of the target in another run; `shadow`: another
+    run on another target. Known members of the target are more than most attackers have; a shadow, they can make."""
+
+    n_members: int = 0
+    """Members fitted on."""
+
+    n_nonmembers: int = 0
+    """Non-members fitted on."""
+
+    left_out: int = 0
+    """Labelled samples of the other run that this one scores too, so that nothing was fitted on them."""
+
+    reason: str | None = None
+    """Why there is none."""
+
+
+class Shadow(_Record):
+    """Another run whose labelled samples stand in for the calibration set."""
+
+    run: str
+    """Its folder, as it was named."""
+
+    dataset: str
+    dataset_revision: str
+    target: str
+    target_fingerprint: str
+    target_options: dict[str, Any] = {}
+    samples_hash: str
+    seed: int
+    noise: str
+    dtype: str
+    latent: str
 
 
 class Row(_Record):
@@ -75,14 +116,20 @@ class Row(_Record):
     evaluation: Evaluation | None = None
     """Metrics with intervals."""
 
-    blind: ClearsBlind | None = None
-    """Whether it beats the blind baselines on the same samples; None for controls."""
+    verdicts: dict[str, Verdict] = {}
+    """Metric -> what it shows beside chance and the blind baselines; empty for controls."""
+
+    behind: dict[str, Gap] = {}
+    """Metric -> this attack minus the one with the largest value in the table, paired; not for that one itself."""
 
     suspects: Suspects | None = None
     """How many samples of unknown membership score above thresholds from known non-members; None without such."""
 
     tags: tuple[str, ...] = ()
     """Marks such as `transductive`."""
+
+    calibration: Calibration | None = None
+    """What it was calibrated on; None for controls, and in results of earlier versions."""
 
     fitted: dict[str, float] = {}
     """What was fitted on the calibration set or its stand-in."""
@@ -95,6 +142,28 @@ class Row(_Record):
 
     seconds: float | None = None
     """Seconds per image, charged by the queries asked."""
+
+
+class CaptionControl(_Record):
+    """One attack again with other captions than the samples' own; see `run --controls`."""
+
+    captions: str
+    """`neutral`: one for all; `shuffled`: each sample has another's, of its split."""
+
+    label: str
+    """The attack; empty where the whole control could not be run."""
+
+    n: int = 0
+    """Samples that were scored with both."""
+
+    auc: Metric | None = None
+    """With those captions."""
+
+    lost: Gap | None = None
+    """AUC with the samples' own captions minus that, paired; adjusted over all attacks and both controls (Holm)."""
+
+    reason: str | None = None
+    """Why there is no difference, or what else differs."""
 
 
 class Division(_Record):
@@ -124,6 +193,17 @@ class Division(_Record):
 
     digest: str
     """Hash of the outcome: every audit and calibration sample with its split."""
+
+
+class Source(_Record):
+    """A file that scores were imported from."""
+
+    file: str
+    """As the user named it."""
+
+    sha256: str
+    split: str
+    """Of its samples, where the file itself does not say."""
 
 
 class Failure(_Record):
@@ -174,13 +254,16 @@ class Result(_Record):
     reference: str | None = None
     """The model that some attacks asked beside the target."""
     reference_fingerprint: str | None = None
-    seed: int
+    seed: int | None
+    """None where that is unknown: of imported scores."""
     noise: str
     independent_noise: bool = False
     """Whether each attack drew noise of its own."""
     dtype: str
     latent: str
     samples_hash: str
+    shadow: Shadow | None = None
+    """The run that attacks were calibrated on, in place of the calibration set."""
     division: Division | None = None
     """How the samples were chosen, where the dataset does not fix it."""
     captions: str = "true"
@@ -194,9 +277,13 @@ class Result(_Record):
     calibration: str | None
     """Why no calibration set could be used, or None."""
     rows: tuple[Row, ...]
+    controls: tuple[CaptionControl, ...] = ()
+    """What `run --controls` found; empty if it was not asked for, or no attack reads captions."""
     skipped: dict[str, str]
     """Attacks that cannot run on this target or dataset, and why."""
     failures: tuple[Failure, ...]
+    sources: tuple[Source, ...] = ()
+    """Files that all scores were imported from: target, noise, queries and time are unknown then. None if measured."""
     unfinished: str | None = None
     """How far the run has come and what goes on with it, if it was interrupted."""
     cost: Cost

@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mia_bench.errors import UnavailableError, UsageError, brief
+from mia_bench.locks import hold
+from mia_bench.shard_files import SCHEMA, DamagedError, read_shard, streamed, unreadable_named
+from mia_bench.trace import span
 
-SCHEMA_VERSION = 1
 logger = logging.getLogger("mia_bench")
 META = b"mia_bench.shards"
-SCHEMA = pa.schema(
-    [
-        ("fingerprint", pa.dictionary(pa.int32(), pa.string())),
-        ("sample_id", pa.string()),
-        ("sample_digest", pa.string()),
-        ("term", pa.dictionary(pa.int32(), pa.string())),
-        ("shape", pa.list_(pa.int32())),
-        ("values", pa.list_(pa.float64())),
-        ("shard", pa.dictionary(pa.int32(), pa.string())),
-    ]
-)
 ARTIFACTS = "artifacts"  # folder of pictures
+WRITTEN = ("results.json", "scores.parquet", ARTIFACTS, "controls")  # beside plan and measurements
 SHARDS = "[!.]*.parquet"
 WRITING = {"compression": "zstd", "write_page_checksum": True}
 PORTION = 2**26  # bytes of a row group that shards are joined to
-ROWS_AT_ONCE = 4096  # measurements in memory where all are gone through
+KEY = ("fingerprint", "sample_id", "sample_digest", "term")
+SAME = 1e-4  # of the largest value: what a measurement made twice may differ by, on other hardware
+Key = tuple[str, str, str, str]
+Row = tuple[float, ...]
 Terms = Mapping[str, NDArray[np.float64]]
 
 
@@ -62,36 +56,49 @@ class Store:
         self.shards = folder / "measurements"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against a second run. The system drops the lock of a killed process by itself.
+    def locked(self, part: str | None = None) -> Iterator[None]:
+        """Hold the folder against a second run, or only against another that measures the same part of it.
+
+        Several parts are measured side by side: each adds shards of its own and deletes nothing. The system drops the
+        lock of a killed process by itself.
+
+        Args:
+            part: Which; the whole if None.
 
         Raises:
-            UsageError: Another run holds it, or the folder cannot be written.
+            UsageError: Another run holds it, or the folder cannot be written, or it is no run's and holds something
+                where a run would write.
         """
-        try:
-            self.shards.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise UsageError(
-                f"run folder {self.folder}",
-                "another run is writing to it",
-                "wait for it to end, or choose another folder with --out",
-            ) from None
-        except OSError as error:
-            raise _unwritable(self.folder, error) from error
-        try:
-            for folder in (self.folder, self.shards):  # nobody else writes while we hold the lock
-                for left in folder.glob(".*.tmp"):  # of a killed run
-                    left.unlink(missing_ok=True)
+        with contextlib.ExitStack() as held:
+            try:
+                self._check_ours()
+                self.shards.mkdir(parents=True, exist_ok=True)
+                hold(held, self.folder, part)
+            except OSError as error:
+                raise _unwritable(self.folder, error) from error
+            if part is None:
+                for folder in (self.folder, self.shards):  # nobody else writes while we hold the lock
+                    for left in (*folder.glob(".*.json.*.tmp"), *folder.glob(".*.parquet.*.tmp")):  # of a killed run
+                        left.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+    def _check_ours(self) -> None:
+        """A run replaces files by these names; the plan, which every run writes first, says that they are a run's."""
+        if (self.folder / "run.json").exists():
+            return
+        taken = [name for name in WRITTEN if os.path.lexists(self.folder / name)]
+        if self.shards.is_dir():  # as a run leaves it that is killed before its plan is written
+            taken += {self.shards.name for path in self.shards.iterdir() if not path.match(".*.tmp")}
+        elif os.path.lexists(self.shards):
+            taken.append(self.shards.name)
+        if taken:
+            why = f"it holds {' and '.join(taken)} but no run.json: it is no run's, and a run would replace them"
+            raise UsageError(f"run folder {self.folder}", why, "choose another folder with --out")
+
+    def write_json(self, name: str, content: Mapping[str, Any], indent: int | None = 1) -> None:
         """Replace a JSON file of the run at once."""
-        text = json.dumps(content, indent=1, allow_nan=False)
-        self._replace(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        text = json.dumps(content, indent=indent, allow_nan=False)
+        self.replace(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
     def read_json(self, name: str, fix: str = "run again into a new folder") -> dict[str, Any]:
         """A JSON file of the run.
@@ -120,20 +127,22 @@ class Store:
         for name in names:
             path = self.folder / name
             if path.is_dir():
-                shutil.rmtree(path)
+                shutil.rmtree(path, ignore_errors=True)  # another shard may be at it
             else:
                 path.unlink(missing_ok=True)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a Parquet file of the run at once."""
-        self._replace(self.folder / name, lambda path: pq.write_table(table, path, compression="zstd"))
+        self.replace(self.folder / name, lambda path: pq.write_table(table, path, compression="zstd"))
 
+    @span("storing")
     def add(
         self,
         ids: Sequence[str],
         digests: Sequence[str],
         measured: Mapping[str, Terms],
         provenance: Mapping[str, Any],
+        name: str | None = None,
     ) -> str:
         """Store one batch as a shard.
 
@@ -143,11 +152,12 @@ class Store:
             measured: fingerprint -> term -> float64 `(B, ...)`; a row of NaN in every term marks a sample that this
                 attack could not measure and is left out.
             provenance: What made the shard; recorded, never compared.
+            name: Of the shard, which replaces one of the same name; a new one if None.
 
         Returns:
             The shard's name.
         """
-        name = uuid.uuid4().hex[:12]
+        name = name or uuid.uuid4().hex[:12]
         rows: dict[str, list[Any]] = {field: [] for field in SCHEMA.names}
         for fingerprint, terms in measured.items():
             for term, values in terms.items():
@@ -163,28 +173,62 @@ class Store:
         self._write_shard(name, pa.table(rows, schema=SCHEMA), {name: provenance})
         return name
 
-    def compact(self) -> None:
-        """Join all shards into one file; harmless when interrupted."""
-        files = list(self._files())
+    @span("storing")
+    def compact(self, once: bool = False) -> None:
+        """Join all shards into one file; harmless when interrupted.
+
+        Args:
+            once: Keep one of measurements that were made twice.
+
+        Raises:
+            UnavailableError: With `once`: two of the same sample differ.
+        """
         replaced = set(self.shards.glob(SHARDS))  # with what an interrupted compaction left behind
-        if len(files) > 1:
+        files = [(path, record) for path, record in self._files() if path in replaced]
+        twice = self._twice() if once else {}
+        if len(files) > 1 or twice:
             shards = {name: record for _, records in files for name, record in records.items()}
-            self._write_joined(uuid.uuid4().hex[:12], [path for path, _ in files], shards)
+            self._write_joined(uuid.uuid4().hex[:12], [path for path, _ in files], shards, twice)
         else:
             replaced -= {path for path, _ in files}
         for path in replaced:
             path.unlink()
 
+    def _twice(self) -> dict[Key, Row]:
+        """What was measured more than once, and which of these values to keep: the least, whoever measured first.
+
+        Raises:
+            UnavailableError: They are not the same values.
+        """
+        counts = self._read(list(KEY)).group_by(list(KEY)).aggregate([([], "count_all")])
+        repeated = dict.fromkeys(_keys(counts.filter(pc.greater(counts["count_all"], 1))))
+        found: dict[Key, list[Row]] = {key: [] for key in repeated}
+        for path, _ in self._files() if found else ():
+            for table in streamed(path):
+                for row, key in enumerate(_keys(table)):
+                    if key in found:
+                        found[key].append(tuple(table["values"][row].as_py()))
+        for (_, sample, _, term), rows in found.items():
+            if np.ptp(np.array(rows), axis=0).max() > SAME * np.abs(rows[0]).max():
+                why = f"its {term} was measured twice with different outcomes: on machines or libraries that differ?"
+                raise UnavailableError(
+                    f"sample {sample!r}", why, "measure it once: delete the shards of one of the two"
+                )
+        return {key: min(rows) for key, rows in found.items()}
+
     def set_aside_damaged(self) -> None:
         """Rename shards that cannot be read to `*.damaged`, so that their samples count as not measured."""
         for path in sorted(self.shards.glob(SHARDS)):
             try:
-                with _unreadable_named(path):
+                with unreadable_named(path):
                     json.loads((pq.read_schema(path).metadata or {})[META])
-                for _ in _streamed(path):
+                for _ in streamed(path):
                     pass
-            except _DamagedError as error:
-                aside = path.rename(path.with_name(f"{path.name}.damaged"))
+            except DamagedError as error:
+                try:
+                    aside = path.rename(path.with_name(f"{path.name}.damaged"))
+                except FileNotFoundError:  # another that measures a part of the run was faster
+                    continue
                 logger.warning("%s; set aside as %s, its samples are measured anew", error, aside.name)
 
     def provenance(self) -> dict[str, dict[str, Any]]:
@@ -197,7 +241,7 @@ class Store:
         pairs: dict[tuple[str, str], tuple[str, str]] = {}  # one object for a sample, however many attacks have it
         columns = ["fingerprint", "sample_id", "sample_digest"]
         for path, _ in self._files():
-            for table in _streamed(path, columns):
+            for table in streamed(path, columns):
                 for fingerprint, *pair in zip(*(table[c].to_pylist() for c in columns), strict=True):
                     if fingerprint in found:
                         sample = (pair[0], pair[1])
@@ -250,34 +294,47 @@ class Store:
         """Shard files that no other file replaces, with what made them."""
         records: list[tuple[Path, dict[str, Any]]] = []
         for path in sorted(self.shards.glob(SHARDS)):
-            with _unreadable_named(path):
+            with unreadable_named(path):
                 records.append((path, json.loads((pq.read_schema(path).metadata or {})[META])))
+        joined = [set(record) for _, record in records if len(record) > 1]  # only these can replace others
+        last = {frozenset(record): index for index, (_, record) in enumerate(records)}
         for index, (path, record) in enumerate(records):
-            inside = set(record)
-            others = [set(r) for i, (_, r) in enumerate(records) if i != index]
-            if not any(inside < other or (inside == other and i < index) for i, other in enumerate(others)):
+            if last[frozenset(record)] == index and not any(set(record) < other for other in joined):
                 yield path, record
 
     def _read(self, columns: list[str] | None, rows: Any = None) -> pa.Table:
-        tables = [_read_shard(path, columns, rows) for path, _ in self._files()]
+        tables = [read_shard(path, columns, rows) for path, _ in self._files()]
         return pa.concat_tables(tables).unify_dictionaries() if tables else SCHEMA.empty_table()
 
     def _write_shard(self, name: str, table: pa.Table, shards: Mapping[str, Any]) -> None:
         table = table.replace_schema_metadata({META: json.dumps(shards).encode()})
-        self._replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, **WRITING))
+        self.replace(self.shards / f"{name}.parquet", lambda path: pq.write_table(table, path, **WRITING))
 
-    def _write_joined(self, name: str, files: Iterable[Path], shards: Mapping[str, Any]) -> None:
+    def _write_joined(
+        self, name: str, files: Iterable[Path], shards: Mapping[str, Any], twice: Mapping[Key, Row]
+    ) -> None:
         schema = SCHEMA.with_metadata({META: json.dumps(shards).encode()})
+        chosen = dict(twice)
 
         def write(path: Path) -> None:
             with pq.ParquetWriter(path, schema, **WRITING) as joined:
                 for table in _portions(files):
-                    joined.write_table(table.replace_schema_metadata(schema.metadata))
+                    kept = _once(table, chosen) if chosen else table
+                    joined.write_table(kept.replace_schema_metadata(schema.metadata))
 
-        self._replace(self.shards / f"{name}.parquet", write)
+        self.replace(self.shards / f"{name}.parquet", write)
 
-    def _replace(self, path: Path, write: Any) -> None:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    def replace(self, path: Path, write: Callable[[Path], object]) -> None:
+        """Put a file into its place at once.
+
+        Args:
+            path: Its place.
+            write: Writes it elsewhere first.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(temporary)
@@ -285,21 +342,17 @@ class Store:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:
+            raise _unwritable(self.folder, error) from error
+        finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise _unwritable(self.folder, error) from error
-
-
-def _read_shard(path: Path, columns: list[str] | None = None, rows: Any = None) -> pa.Table:
-    with _unreadable_named(path):
-        return pq.read_table(path, columns=columns, filters=rows, page_checksum_verification=True)
 
 
 def _portions(paths: Iterable[Path]) -> Iterator[pa.Table]:
     """The measurements of many shards, joined up to `PORTION` bytes at a time."""
     held: list[pa.Table] = []
     for path in paths:
-        for table in _streamed(path):
+        for table in streamed(path):
             held.append(table)
             if sum(one.nbytes for one in held) > PORTION:
                 yield pa.concat_tables(held).unify_dictionaries()
@@ -308,35 +361,19 @@ def _portions(paths: Iterable[Path]) -> Iterator[pa.Table]:
         yield pa.concat_tables(held).unify_dictionaries()
 
 
-def _streamed(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """A shard a few rows at a time: a compacted one can be larger than memory."""
-    names = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
-    with (
-        _unreadable_named(path),
-        pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False, buffer_size=2**20) as file,
-    ):
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
-            yield pa.Table.from_batches([batch]).cast(names)
+def _keys(table: pa.Table) -> Iterator[Key]:
+    return zip(*(table[column].to_pylist() for column in KEY), strict=True)
 
 
-class _DamagedError(UnavailableError):
-    """A shard whose content is no shard's."""
-
-
-@contextlib.contextmanager
-def _unreadable_named(path: Path) -> Iterator[None]:
-    """Name the shard, and tell damage from a system that does not let it be read."""
-    try:
-        yield
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        what = f"shard {path}"
-        if getattr(error, "errno", None):
-            raise UnavailableError(what, f"cannot be read: {brief(error)}", "make it readable") from error
-        if isinstance(error, (OSError, KeyError, ValueError)):  # Arrow's own say damage with these
-            fix = "run `mia-bench run` with the same options: it sets the file aside and measures its samples anew"
-            raise _DamagedError(what, f"it is damaged: {brief(error)}", fix) from error
-        fix = "free some memory, or read it with the version of pyarrow that wrote it"
-        raise UnavailableError(what, f"cannot be read: {brief(error)}", fix) from error
+def _once(table: pa.Table, chosen: dict[Key, Row]) -> pa.Table:
+    """Rows that are there once, and of the others the chosen one the first time it comes."""
+    kept = np.ones(len(table), dtype=bool)
+    for row, key in enumerate(_keys(table)):
+        if key in chosen:
+            kept[row] = tuple(table["values"][row].as_py()) == chosen[key]
+            if kept[row]:
+                chosen[key] = ()  # no row is that
+    return table.filter(pa.array(kept))
 
 
 def _unwritable(folder: Path, error: OSError) -> UsageError:

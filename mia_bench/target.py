@@ -14,13 +14,13 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mia_bench.attack import Capability
-from mia_bench.errors import UnavailableError
+from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.target_meta import TargetMeta as TargetMeta
 from mia_bench.target_meta import TargetOptions as TargetOptions
 
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
     from mia_bench.batch import Batch as Batch
     from mia_bench.diffusion.denoiser import Condition, Denoiser
+    from mia_bench.diffusion.fitting import Fitting
     from mia_bench.diffusion.rows import RowRunner
     from mia_bench.diffusion.schedule import Schedule
     from mia_bench.encoder import Encoder
 
 ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
+ROW_PIXELS = 2**14  # of images per call on a CPU: 16 of 32 px
 MAX_ROWS = 64  # more gain nothing; fewer spend more time between a small network's layers
 ROW_BYTES = 4096  # of activations for each pixel of a latent model's image in float32, VAE included
 TEXT_BYTES = 2**28  # of text states remembered between batches: a thousand texts of Stable Diffusion 1
@@ -68,6 +70,7 @@ class Target(ABC):
         self.device, self.dtype = "cpu", "float32"
         self.latent: Literal["mode", "sample"] = "mode"
         self.encoders: dict[str, Encoder] = {}
+        self.opened_for: object = None  # the harness's: how it was opened last
 
     # What a model family supplies -------------------------------------------------------------------------------
 
@@ -154,22 +157,30 @@ class Target(ABC):
         threads: int = 1,
         share: bool = True,
         latent: Literal["mode", "sample"] = "mode",
+        compile: bool = False,
     ) -> None:
         """Load the model, its reference and its encoders, and build the counting denoiser.
 
         Args:
             device: torch device.
             dtype: Precision of the networks.
-            rows: Rows per call of every network; by the size of one input if not given.
+            rows: Rows per call of every network; by the size of one input, or image, if not given.
             threads: Calls at once on a CPU.
             share: Whether equal queries run once.
             latent: Posterior `mode` (deterministic) or a `sample` of it.
+            compile: Compile the denoiser's network with `torch.compile`; queries for gradients run it as it is.
+
+        Raises:
+            MiaBenchError: It cannot be loaded, or not so.
         """
         import torch
 
+        from mia_bench.diffusion.compiled import Compiled
         from mia_bench.diffusion.denoiser import Denoiser
         from mia_bench.diffusion.rows import RowRunner, worker_pool
 
+        if compile:
+            self._check_compilable()
         self.device, self.dtype, self.latent = device, dtype, latent
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
@@ -182,13 +193,22 @@ class Target(ABC):
                 fix += "--offload keeps the weights in main memory; "
             why = f"its weights do not fit in the memory of {device}"
             raise UnavailableError(what, why, f"{fix}or another --device") from error
+        fitting = None if rows else self._fitting(compile)
+        pictures = rows or self.picture_rows()
         rows = rows or self.first_rows()
-        self.vae_rows, self.decode_rows, self.text_rows = (RowRunner(rows, pool) for _ in range(3))
-        self.denoiser = Denoiser(self.predict, self.schedule, RowRunner(rows, pool), share)
+        runners = {}
+        for kind, most in {"denoiser": rows, "vae": pictures, "decoder": pictures, "text": rows}.items():
+            first, settled = (fitting.rows(kind, most), partial(fitting.keep, kind)) if fitting else (most, None)
+            runners[kind] = RowRunner(first, pool, kind=kind, settled=settled)
+        self.vae_rows, self.decode_rows, self.text_rows = (runners[kind] for kind in ("vae", "decoder", "text"))
+        self.denoiser = Denoiser(self.predict, self.schedule, runners["denoiser"], share)
+        if compile:
+            self.denoiser.compiled = Compiled(self.predict)
         self._texts: OrderedDict[str, Any] = OrderedDict()
         self._decoded: dict[str, torch.Tensor] = {}
+        self._moments: dict[str, torch.Tensor] = {}
         if self.reference:
-            self.reference.open(device, dtype, rows, threads, share, latent)
+            self.reference.open(device, dtype, rows, threads, share, latent, compile)
             why = ""
             if self.reference.sample_shape != self.sample_shape:
                 why = f"its inputs are {self.reference.sample_shape}, the target's {self.sample_shape}"
@@ -210,10 +230,45 @@ class Target(ABC):
         import torch
 
         rows = max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
-        if torch.device(self.device).type != "cuda":
-            return rows
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return rows_within(rows, free, self.image_size, getattr(torch, self.dtype).itemsize)
+        free = self.free_bytes()
+        return rows if free is None else rows_within(rows, free, self.image_size, getattr(torch, self.dtype).itemsize)
+
+    def picture_rows(self) -> int:
+        """The same of networks that see pixels.
+
+        On a CPU fewer: the system takes activations of many MB back after each call, and gives them anew page by page.
+        """
+        rows = self.first_rows()
+        return rows if self.free_bytes() is not None else max(1, min(rows, ROW_PIXELS // self.image_size**2))
+
+    def free_bytes(self) -> int | None:
+        """Memory free on the device; None for a CPU, which is not asked."""
+        import torch
+
+        return torch.cuda.mem_get_info(self.device)[0] if torch.device(self.device).type == "cuda" else None
+
+    def device_facts(self) -> Mapping[str, Any]:
+        """Name and memory of the device, as they tell one kind from another."""
+        import torch
+
+        properties = torch.cuda.get_device_properties(self.device)
+        return {"device": properties.name, "memory_bytes": properties.total_memory}
+
+    def _fitting(self, compiled: bool) -> Fitting | None:
+        """Row counts that fitted before, where memory is asked."""
+        from mia_bench.diffusion.fitting import Fitting
+
+        if (free := self.free_bytes()) is None:
+            return None
+        loaded = {"dtype": self.dtype, "side": self.image_size, "compiled": compiled, **self.options.given}
+        models = {"target": self.fingerprint, "reference": self.reference and self.reference.fingerprint}
+        return Fitting({**self.device_facts(), **models, **loaded}, free)
+
+    def _check_compilable(self) -> None:
+        if Capability.DENOISE not in self.capabilities:
+            raise UsageError("--compile", f"{self.meta.name} has no denoiser here to compile", "leave it out")
+        if self.options.offload:
+            raise UsageError("--compile", "layers that visit the GPU (--offload) cannot be compiled", "leave one out")
 
     @property
     def networks(self) -> dict[str, RowRunner]:
@@ -232,13 +287,16 @@ class Target(ABC):
             self.reference.forget()
         self.denoiser.forget()
         self._decoded.clear()
+        self._moments.clear()
+        for encoder in self.encoders.values():
+            encoder.forget()
         kept = sum(state.numel() * state.element_size() for state in self._texts.values())
         while kept > TEXT_BYTES:
             _, state = self._texts.popitem(last=False)
             kept -= state.numel() * state.element_size()
 
     def encode(self, pixels: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """Images to denoiser inputs.
+        """Images to denoiser inputs; named pictures of one batch go through the network once.
 
         Args:
             pixels: float32 `(B, 3, H, W)` in [-1, 1].
@@ -251,9 +309,17 @@ class Target(ABC):
             return pixels.clone()
         import torch
 
-        with torch.no_grad():  # not inference mode: gradient attacks put latents into a graph
-            moments = self.vae_rows(self.posterior, pixels).float()
-            return moments[:, 0] if noise is None else moments[:, 0] + moments[:, 1] * noise
+        from mia_bench.diffusion.keyed import picture_name
+
+        name = picture_name(pixels)
+        moments = self._moments.get(name) if name else None
+        if moments is None:
+            with torch.inference_mode():
+                moments = self.vae_rows(self.posterior, pixels).float()
+        if name:
+            self._moments[name] = moments
+        with torch.no_grad():  # a copy, which gradient attacks may put into a graph
+            return moments[:, 0].clone() if noise is None else moments[:, 0] + moments[:, 1] * noise
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Denoiser inputs to images; equal ones of one batch are decoded once.
@@ -266,19 +332,20 @@ class Target(ABC):
         """
         import torch
 
-        from mia_bench.diffusion.keyed import keys_of, plain
+        from mia_bench.diffusion.keyed import keys_of, named_picture, plain
 
-        if self.meta.kind == "pixel":
-            return plain(latents).clone()
-        keys = keys_of(latents)
+        keys = keys_of(latents) if self.denoiser.share else None
         name = None if keys is None else str(keys[()])
-        if name in self._decoded:
-            return self._decoded[name].clone()
-        with torch.no_grad():
-            images = self.decode_rows(self.picture, plain(latents)).float()
-        if name:
-            self._decoded[name] = images
-        return images.clone()
+        if self.meta.kind == "pixel":
+            images = plain(latents)
+        elif name in self._decoded:
+            images = self._decoded[name]
+        else:
+            with torch.inference_mode():
+                images = self.decode_rows(self.picture, plain(latents)).float()
+            if name:
+                self._decoded[name] = images
+        return named_picture(images.clone(), f"{self.denoiser.name}-decoded", name)
 
     def generate(
         self,
@@ -299,7 +366,7 @@ class Target(ABC):
             captions: B captions; not read by an unconditional target.
             strength: None from noise alone; else from the image, noised to this share of the steps, in [0, 1].
             steps: Of the whole way from noise.
-            guidance: w; each step is two queries unless it is 0 or 1.
+            guidance: w; each step of a `guided` target is two queries unless it is 0 or 1.
             draw: Number of the noise.
 
         Returns:
@@ -311,14 +378,16 @@ class Target(ABC):
         start: torch.Tensor = batch.eps(timesteps[0], draw, "start")
         if strength is not None:
             start = self.schedule.noised(batch.x0, start, timesteps[0])
-        given = self.condition(captions)
-        guidance, null = (guidance, batch.null) if self.guided else (1.0, given)
-        *_, latents = walk(self, start, timesteps, given, null, guidance=guidance)
+        null = batch.null if self.guided else None
+        *_, latents = walk(self, start, timesteps, self.condition(captions), null, guidance=guidance)
         return self.shown(latents)
 
     def shown(self, latents: torch.Tensor) -> torch.Tensor:
         """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
-        return self.decode(latents).clamp(-1, 1)
+        from mia_bench.diffusion.keyed import named_picture, picture_name
+
+        images = self.decode(latents)
+        return named_picture(images.clamp(-1, 1), "shown", picture_name(images))
 
     def probe(self, batch: Batch) -> None:
         """Ask something plain of the target.
@@ -352,10 +421,13 @@ class Target(ABC):
             return Condition("", {})
         import torch
 
+        from mia_bench.diffusion.transfer import to_device
+
         new = [t for t in dict.fromkeys(texts) if t not in self._texts]
         if new:
             with torch.inference_mode():
-                states = self.text_rows(self.text_states, self.tokens(new).to(self.device))
+                tokens = to_device(self.tokens(new), torch.device(self.device))
+                states = self.text_rows(self.text_states, tokens)
             self._texts.update(zip(new, states, strict=True))
         for text in texts:
             self._texts.move_to_end(text)

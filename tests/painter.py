@@ -35,3 +35,10 @@ def words(caption, size, **others):
 
 def plain(caption):
     return np.full((48, 40, 3), len(caption), dtype=np.uint8)
+
+
+def wash(caption, *, seed, size, image=None, strength=None):
+    """A colour by caption and seed, laid over the image as strongly as is wanted."""
+    tone = np.random.default_rng([*caption.encode(), seed]).integers(0, 256, 3)
+    colour = np.broadcast_to(tone, (size, size, 3))
+    return (colour if image is None else (1 - strength) * np.asarray(image) + strength * colour).astype(np.uint8)

@@ -29,7 +29,7 @@ def test_no_blind_classifier_leaves_chance_by_three_null_errors():
 
 def test_attacks_are_spread_on_realworld_and_higher_on_overtrain():
     mild, strong = attacks("emoji-realworld"), attacks("emoji-overtrain")
-    clear = [label for label, row in mild.items() if row.blind.verdict == "clears"]
+    clear = [label for label, row in mild.items() if row.verdicts["auc"].verdict == "clears blind"]
     assert len(clear) >= 4
     for label in clear:
         assert mild[label].evaluation.auc.value <= 0.97

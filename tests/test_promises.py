@@ -15,14 +15,14 @@ from mia_bench.store import Store
 
 LIMIT = 10
 ROWS = 16  # a chain asks for one timestep at a time, and a call with fewer rows is padded
-SUITE = "loss,mc,pia,pian,secmi,pfami,clid,sima,wen,structural"  # trained ones: test_every_attack.py
+SUITE = "loss,pia,pian,secmi,clid"  # each attack by itself, on a tiny target: test_every_attack.py
 TRANSDUCTIVE = ("clid", "blind")  # their scores are scaled by, or fitted on, the other samples of the run
 RELATIVE = {"secmi": 5e-4}  # between row counts, else 1e-5; SecMI subtracts nearby predictions
 
 
 def measured(folder, **options):
     result = run(Registry.load(), RunOptions(out=folder, **{"limit": LIMIT, "attacks": SUITE, "rows": ROWS, **options}))
-    assert {r.status for r in result.rows} == {"ok"} or options.get("limit", LIMIT) < 10
+    assert {r.status for r in result.rows} == {"ok"} or options.get("limit", LIMIT) < LIMIT
     return folder
 
 
@@ -50,10 +50,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(
     "change",
     [
-        {"batch": 7},  # other companions, other shards
-        {"threads": 1},
-        {"threads": 3, "batch": 11},
-        {"share": False},
+        {"threads": 3, "batch": 7},  # other companions, other shards
+        {"threads": 1, "share": False},
         {"attacks": ",".join(reversed(SUITE.split(",")))},
     ],
     ids=lambda c: ",".join(c),
@@ -76,11 +74,11 @@ def test_the_order_of_the_dataset_does_not_matter(whole, tmp_path, monkeypatch):
 
 
 def test_a_subset_agrees_on_its_samples(whole, tmp_path):
-    few, many = measured(tmp_path, limit=4), tiny.scores(whole)
+    few, many = measured(tmp_path, limit=2), tiny.scores(whole)
     compared = {key: value for key, value in tiny.scores(few).items() if not key[0].startswith(TRANSDUCTIVE)}
-    assert len(compared) == 9 * 20, "all but clid on 4 of each: audit and calibration of both classes, memorised"
+    assert len(compared) == 4 * 10, "all but clid on 2 of each: audit and calibration of both classes, memorised"
     assert all(many[key] == value for key, value in compared.items())
-    ours, theirs = terms(few, limit=4), terms(whole)
+    ours, theirs = terms(few, limit=2), terms(whole)
     assert {label for label, _ in ours} >= {"clid", "blind"}
     assert all(np.array_equal(theirs[key], value) for key, value in ours.items()), "what is measured, for every attack"
 
@@ -107,7 +105,7 @@ def test_resuming_gives_the_same_bits(whole, tmp_path):
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_other_row_counts_agree_within_rounding(whole, tmp_path, rows):
-    ours, theirs = terms(measured(tmp_path, rows=rows, limit=4), limit=4), terms(whole)
+    ours, theirs = terms(measured(tmp_path, rows=rows, limit=2), limit=2), terms(whole)
     for (label, i), values in ours.items():
         rtol = RELATIVE.get(label, 1e-5)
         np.testing.assert_allclose(values, theirs[label, i], rtol=rtol, atol=0, err_msg=f"{label} on {i}")
@@ -117,5 +115,5 @@ def test_scores_table_is_in_a_fixed_order(whole):
     rows = pq.read_table(whole / "scores.parquet").to_pylist()
     ids = [r["sample_id"] for r in rows if r["attack"] == "loss"]
     assert all(
-        ids == [r["sample_id"] for r in rows if (r["attack"], r["preset"]) == k] for k in (("pia", ""), ("mc", ""))
+        ids == [r["sample_id"] for r in rows if (r["attack"], r["preset"]) == k] for k in (("pia", ""), ("pian", ""))
     )

@@ -117,10 +117,11 @@ def test_compaction_leaves_one_file_and_the_same_reading(tmp_path):
 
 
 def test_compaction_holds_a_portion_at_a_time(tmp_path, monkeypatch):
+    from mia_bench import shard_files
     from mia_bench import store as module
 
     monkeypatch.setattr(module, "PORTION", 1)
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(shard_files, "ROWS_AT_ONCE", 3)
     store = filled(tmp_path)
     before, done = read(store), store.done([FP])
     store.compact()
@@ -147,6 +148,7 @@ def test_a_kill_while_compaction_deletes_loses_and_doubles_nothing(tmp_path, kep
 
 def test_temporary_files_of_a_killed_run_are_ignored_and_cleaned(tmp_path):
     store = filled(tmp_path)
+    store.write_json("run.json", {})
     left = [store.shards / ".abc.parquet.123.tmp", store.folder / ".scores.parquet.123.tmp"]
     for path in left:
         path.write_bytes(b"half a shard")
@@ -321,3 +323,28 @@ def test_any_order_of_shards_reads_the_same(tmp_path):
         store.compact()
         readings.append(read(store))
     assert all(r == readings[0] for r in readings)
+
+
+@pytest.mark.parametrize(
+    "name", ["measurements/lab.txt", "measurements", "artifacts/x.png", "results.json", "scores.parquet", "controls/x"]
+)
+def test_a_folder_that_is_no_run_s_is_left_alone(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UsageError, match=name.partition("/")[0]) as caught, Store(tmp_path).locked():
+        pass
+    assert "another folder" in caught.value.fix and (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / ".lock").exists()
+    (tmp_path / "run.json").write_text("{}")
+    if name != "measurements":
+        with Store(tmp_path).locked():
+            assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_run_killed_before_its_plan_goes_on(tmp_path):
+    for name in ("notes.txt", ".notes.tmp"):
+        (tmp_path / name).write_text("mine")
+    for _ in range(2):
+        with Store(tmp_path).locked():
+            assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".notes.tmp", ".lock", "measurements"}
+            (tmp_path / ".run.json.1.tmp").touch()

@@ -1,4 +1,4 @@
-"""A benchmark so small that a run takes a moment: a plugin like any other, with a target that needs only torch."""
+"""A benchmark so small that a run takes a moment: a plugin like any other, around the package's own tiny target."""
 
 import os
 import sys
@@ -6,57 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch.nn import functional
 
-from mia_bench import Access, Attack, Capability, Dataset, DatasetMeta, Meta, Target, TargetMeta, hookimpl, scoring
-from mia_bench.diffusion.noise import KeyedNoise
+from mia_bench import Access, Attack, Capability, Dataset, DatasetMeta, Meta, TargetMeta, hookimpl, scoring
 from mia_bench.diffusion.reduce import power_mean
-from mia_bench.diffusion.schedule import Schedule
-from mia_bench.engine.measure import make_batch
 from mia_bench.engine.prepare import RunOptions
 from mia_bench.engine.run import run
 from mia_bench.plugins import Registry
+from mia_bench.testing import TinyTarget
+from mia_bench.testing import batch_of as batch_of
+from mia_bench.testing import icons as icons
 from mia_bench_plugins.attacks import clid, loss, pia
 from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
 
 
-class Tiny(Target):
-    """A convolution that sees the timestep and the caption; latents are the image, eight pixels a side."""
+class Tiny(TinyTarget):
+    """The tiny target of `mia_bench.testing` that does no more than most: it generates nothing."""
 
-    meta = TargetMeta(
-        name="tiny",
-        summary="one convolution",
-        kind="latent",
-        capabilities=frozenset({Capability.DENOISE, Capability.CAPTION, Capability.GRADIENT}),
-        argument="SEED",
+    meta = TinyTarget.meta.model_copy(
+        update={"capabilities": frozenset({Capability.DENOISE, Capability.CAPTION, Capability.GRADIENT})}
     )
-
-    def weights(self):
-        return {"kernel": self.argument or "7"}
-
-    def load(self):
-        self.schedule = Schedule.from_betas(np.linspace(1e-4, 0.02, 1000))
-        self.image_size, self.sample_shape = 32, (4, 8, 8)
-        source = torch.Generator().manual_seed(int(self.argument or 7))
-        self.kernel = torch.randn(4, 4, 3, 3, generator=source) / 6
-
-    def predict(self, x, t, encoder_hidden_states):
-        bias = encoder_hidden_states.mean(1) + t[:, None] / 1000
-        return torch.tanh(functional.conv2d(x, self.kernel, padding=1) + bias[:, :, None, None])
-
-    def posterior(self, pixels):
-        small = functional.avg_pool2d(pixels, 4)
-        mean = torch.cat([small, small[:, :1]], dim=1)
-        return torch.stack([mean, torch.full_like(mean, 0.1)], dim=1)
-
-    def tokens(self, texts):
-        return torch.tensor([[ord(c) for c in text[:24].ljust(24)] for text in texts])
-
-    def text_states(self, tokens):
-        return torch.sin(tokens[:, :, None] * torch.arange(1.0, 5.0))
 
 
 class TinyWithoutCaptions(Tiny):
@@ -155,11 +126,6 @@ def registry(*modules, samples=None):
     return made
 
 
-def batch_of(target, samples, noise=None):
-    """A batch as the engine makes it."""
-    return make_batch(samples, [s.open() for s in samples], target, noise or KeyedNoise(0))
-
-
 def dataset(samples, targets=("tiny",), preset=""):
     class Given(Dataset):
         meta = DatasetMeta(name="given", summary="given", targets=targets, preset=preset)
@@ -168,14 +134,6 @@ def dataset(samples, targets=("tiny",), preset=""):
             return list(samples)
 
     return Given
-
-
-def icons(members, others, calibration=(0, 0), unknown=0, **changes):
-    """Samples of the embedded dataset under other labels."""
-    kinds = [("audit", True)] * members + [("audit", False)] * others + [("audit", None)] * unknown
-    kinds += [("calibration", True)] * calibration[0] + [("calibration", False)] * calibration[1]
-    samples = FluentEmoji().samples()
-    return [replace(s, split=k, member=m, **changes) for s, (k, m) in zip(samples, kinds, strict=False)]
 
 
 def go(folder, made=None, attacks="loss,pia", **options):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from probe import TARGETS, auc_of
 
-from mia_bench.engine.run import read_plan
+from mia_bench.engine.plan import read_plan
 from mia_bench.store import Store, Terms
 
 

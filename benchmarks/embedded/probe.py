@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mia_bench.engine.plan import read_plan
 from mia_bench.engine.prepare import RunOptions
-from mia_bench.engine.run import read_plan, run
+from mia_bench.engine.run import run
 from mia_bench.metrics import evaluate
 from mia_bench.plugins import Registry
 from mia_bench.store import Store, Terms

@@ -22,7 +22,7 @@ from mia_bench.engine.label import Label
 from mia_bench.engine.mirror import mirror
 from mia_bench.engine.prepare import RunOptions
 from mia_bench.engine.run import read_result, run, run_tasks
-from mia_bench.metrics.mirror import holm
+from mia_bench.metrics.holm import holm
 from mia_bench.plugins import Registry
 from mia_bench.report.text import json_text
 from mia_bench.result import Result

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from mia_bench.attack import Measured
+from mia_bench.engine.plan import read_plan
 from mia_bench.engine.prepare import RunOptions, instances
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import read_plan, run
+from mia_bench.engine.run import run
 from mia_bench.metrics import Metric, evaluate
 from mia_bench.plugins import Registry
 from mia_bench.result import Result

@@ -8,6 +8,7 @@ import importlib
 import os
 import select
 import sys
+import time
 from typing import Any, NoReturn
 
 import click
@@ -21,10 +22,16 @@ COMMANDS = {
     "describe": "Describe one attack, dataset or target.",
     "inspect": "Show what a dataset is like before any model is asked.",
     "score": "Score a run again from its stored measurements.",
-    "report": "Print the table of a finished run.",
+    "merge": "Join what `run --shard` measured apart, check that nothing is lacking, and score it.",
+    "import": "Make a run of per-sample scores that another program computed.",
+    "report": "Print the table of a finished run, write a page of it, or compare runs.",
+    "runs": "List the runs in a folder.",
     "doctor": "Say what this machine has, and which attacks can be run on a target.",
+    "compare": "Hold a run against a baseline: the same scores, or no more leakage.",
     "mirror": "Compare a run with one on the mirrored target.",
+    "audit": "Say with error rates whether a model was trained on images, as a set and one by one.",
     "leaderboard": "Write leaderboard.md from recorded results.",
+    "new": "Write the skeleton of an attack, dataset, target or encoder, with its test.",
 }
 
 
@@ -87,7 +94,7 @@ def main() -> None:
     # Weights come from where the user says; nothing is looked up on the network behind their back.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        status = group.main(standalone_mode=False)
+        status = group.main(standalone_mode=False, obj=time.time())  # for who asks how long starting took
         sys.exit(status if isinstance(status, int) else ExitStatus.OK)
     except click.exceptions.Abort as error:  # click's name for Ctrl-C; a run says in it what it keeps
         if not isinstance(error.__context__, KeyboardInterrupt):

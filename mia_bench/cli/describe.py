@@ -12,7 +12,10 @@ from mia_bench.cli.options import as_json, plugin_files
 @click.command(name="describe")
 @click.argument("name")
 @click.option(
-    "--markdown", is_flag=True, help="Print it as in docs/; `all` (attacks), `datasets` and `targets` are whole pages."
+    "--markdown",
+    is_flag=True,
+    help="Print it as in docs/; `all` (attacks), `datasets`, `targets`, `cli`, `hooks`, `contracts` and `schema` are "
+    "whole pages.",
 )
 @plugin_files
 @as_json

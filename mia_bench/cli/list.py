@@ -8,7 +8,7 @@ import click
 
 from mia_bench.cli.options import as_json, plugin_files
 
-KINDS = ("attacks", "datasets", "targets", "encoders", "plugins")
+KINDS = ("attacks", "datasets", "targets", "encoders", "executors", "plugins")
 
 
 @click.command(name="list")
@@ -16,7 +16,7 @@ KINDS = ("attacks", "datasets", "targets", "encoders", "plugins")
 @plugin_files
 @as_json
 def command(kinds: tuple[str, ...], files: tuple[Path, ...], as_json: bool) -> None:
-    """List attacks, datasets, targets, encoders and plugins with their status (all of them, or the kinds named)."""
+    """List attacks, datasets, targets, encoders, executors and plugins with their status; all, or the kinds named."""
     from mia_bench.plugins import Registry
     from mia_bench.report.catalogue import show_catalogue
 

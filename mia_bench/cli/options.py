@@ -115,6 +115,30 @@ def take_target_options(given: dict[str, Any]) -> TargetOptions:
     return TargetOptions(**{name: given.pop(name) for name in TargetOptions.model_fields if name in given})
 
 
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What measures."""
+    executor = click.option(
+        "--executor",
+        metavar="NAME",
+        help="What measures: `local` is this machine, one process per visible GPU; `ray` is a Ray cluster.  "
+        "[default: local]",
+    )
+    workers = click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes that measure at once, each with the target.  [default: GPUs, or 1]",
+    )
+    return executor(workers(command))
+
+
+calibrate_on: Decorator = click.option(
+    "--calibrate-on",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Fit thresholds, scalers and classifiers on the labelled samples of this run, e.g. of a shadow model, in "
+    "place of the calibration set.",
+)
 attack_options: Decorator = click.option(
     "-o",
     "options",

@@ -58,9 +58,10 @@ def disturbed(batch: Batch, scale: float, draw: int) -> Condition:
     """Text states c + s std(c) xi, std over all of a caption's states, xi the sample's noise of number `draw`."""
     from mia_bench.diffusion.denoiser import Condition
 
-    states = batch.condition.states["encoder_hidden_states"]  # (B, L, D)
+    whole = batch.condition
+    states = whole.states["encoder_hidden_states"]  # (B, L, D)
     centred = states - mean(states[:, None])[:, None, None]
     spread = power_mean(centred[:, None]).sqrt()[:, None, None]
     noise = batch.draw("text", tuple(states.shape[1:]), draw)
-    # Without a name: nobody else asks for these.
-    return Condition(None, {"encoder_hidden_states": (states + scale * spread * noise).to(states.dtype)})
+    name = f"disturbed({whole.key},{scale},{batch.noise.identity},{draw})"
+    return Condition(name, {"encoder_hidden_states": (states + scale * spread * noise).to(states.dtype)})

@@ -18,6 +18,7 @@ import torch
 from mia_bench.diffusion.keyed import SAMPLE_DIMS, keyed, keys_of, plain
 from mia_bench.diffusion.rows import RowRunner
 from mia_bench.diffusion.schedule import Schedule, Timesteps
+from mia_bench.trace import span
 
 Predict = Callable[..., torch.Tensor]
 
@@ -72,6 +73,7 @@ class Denoiser:
         share: Whether equal queries within a batch are run once.
         account: Where queries are booked; a target and its reference model share one.
         name: What its predictions are called; two models' predictions of one input must not be taken for each other.
+        compiled: The network compiled, for queries that ask no gradient.
     """
 
     predict: Predict
@@ -80,6 +82,7 @@ class Denoiser:
     share: bool = True
     account: Account = field(default_factory=Account)
     name: str = "e"
+    compiled: Predict | None = None
     _memory: dict[object, torch.Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -156,7 +159,8 @@ class Denoiser:
         """
         with self.rows.lock:
             self.backward[self.account.asker] += losses.shape[0]
-        return torch.autograd.grad(losses.sum(), list(wrt))
+        with span(self.rows.kind):
+            return torch.autograd.grad(losses.sum(), list(wrt))
 
     def descend(
         self,
@@ -206,8 +210,8 @@ class Denoiser:
             with torch.enable_grad():
                 now = value[running].requires_grad_()
                 losses = objective(now, running)
-                keep = losses.detach() > tolerance
-                if not bool(keep.any()):
+                keep = (losses.detach() > tolerance).nonzero()[:, 0]  # who goes on: the step's one wait for the device
+                if not len(keep):
                     break
                 # The finished samples' gradient is dropped with them; only running ones are counted.
                 (gradient,) = self.gradient(losses[keep], [now])
@@ -258,7 +262,9 @@ class Denoiser:
         names = list(cells[0].condition.states)
         states = [torch.cat([c.condition.states[n] for c in cells]) for n in names]
 
+        predict = self.compiled if self.compiled and torch.is_inference_mode_enabled() else self.predict
+
         def network(x: torch.Tensor, t: torch.Tensor, *states: torch.Tensor) -> torch.Tensor:
-            return self.schedule.epsilon(self.predict(x, t, **dict(zip(names, states, strict=True))), x, t)
+            return self.schedule.epsilon(predict(x, t, **dict(zip(names, states, strict=True))), x, t)
 
         return list(torch.split(self.rows(network, x, t, *states, pad=pad), count))

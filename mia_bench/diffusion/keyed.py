@@ -4,6 +4,9 @@ The denoiser shares a query when two attacks ask for the same input at the same 
 the host finds that without reading a tensor back from the device. Any operation outside the harness's own algebra
 returns a plain tensor without a name. Shared tensors are read-only: changing one in place, or through a view, is an
 error.
+
+Pictures carry a name more lightly, for the encoders that look at them: whoever asked for one may change it, and the
+name is gone with the change.
 """
 
 from __future__ import annotations
@@ -49,10 +52,15 @@ def keyed(tensor: torch.Tensor, keys: Any) -> Keyed:
     named: Keyed = tensor.detach().as_subclass(Keyed) if isinstance(tensor, Keyed) else tensor.as_subclass(Keyed)
     named.keys = np.asarray(keys, dtype=object).copy()
     for cell, name in np.ndenumerate(named.keys):
-        if len(str(name)) > LONGEST:
-            named.keys[cell] = "#" + hashlib.sha256(str(name).encode()).hexdigest()[:32]
+        named.keys[cell] = shortened(name)
     named.version = version_of(named)
     return named
+
+
+def shortened(name: Any) -> Any:
+    """A name, or its hash where it is long."""
+    long = len(str(name)) > LONGEST
+    return "#" + hashlib.sha256(str(name).encode()).hexdigest()[:32] if long else name
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -95,3 +103,22 @@ def combine(result: torch.Tensor, name: Callable[..., str], *inputs: Any) -> tor
     for cell in np.ndindex(*grid):
         names[cell] = name(*(c[cell] for c in cells))
     return keyed(result, names)
+
+
+def named_picture(images: torch.Tensor, how: str, *made_of: str | None) -> torch.Tensor:
+    """Name a plain tensor of pictures by how it was made of named things; not at all if one has no name.
+
+    Args:
+        images: `(B, 3, H, W)`; the same object is returned.
+        how: What was done.
+        made_of: Names of what it was done to.
+    """
+    if None not in made_of and not images.is_inference():  # whose changes could not be noticed
+        images.made = shortened(f"{how}({','.join(map(str, made_of))})"), version_of(images)  # type: ignore[attr-defined]
+    return images
+
+
+def picture_name(images: torch.Tensor) -> str | None:
+    """The name of pictures, or None if they have none or were changed since."""
+    name, version = getattr(images, "made", (None, 0))
+    return name if version == version_of(images) else None

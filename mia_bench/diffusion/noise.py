@@ -7,6 +7,7 @@ queries are equal; it is made on the CPU, so devices agree.
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,26 @@ class NoiseSource(Protocol):
         """
 
 
+_THREAD = threading.local()  # a generator is not to be rekeyed while another thread draws from it
+_START = np.zeros(4, dtype=np.uint64)
+
+
+def _rekeyed(key: bytes) -> np.random.Generator:
+    """As `Generator(Philox(key=...))` of 16 bytes, little-endian; a new one would gather entropy first."""
+    if not hasattr(_THREAD, "generator"):
+        _THREAD.generator = np.random.Generator(np.random.Philox(key=0))
+    generator: np.random.Generator = _THREAD.generator
+    generator.bit_generator.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": _START, "key": np.frombuffer(key, dtype="<u8").astype(np.uint64)},
+        "buffer": _START,
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return generator
+
+
 class KeyedNoise:
     """Gaussian noise from a counter-based generator keyed by sha256(seed, sample, quantity, t, draw).
 
@@ -53,8 +74,8 @@ class KeyedNoise:
 
     def draw(self, sample_id: str, quantity: str, t: int | None, draw: int, shape: tuple[int, ...]) -> Array:
         name = "\x1f".join([str(self.seed), sample_id, quantity, str(t), str(draw)])
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-        return np.random.Generator(np.random.Philox(key=key)).standard_normal(shape, dtype=np.float32)
+        generator = _rekeyed(hashlib.sha256(name.encode()).digest()[:16])
+        return generator.standard_normal(shape, dtype=np.float32)
 
 
 class RecordedNoise:

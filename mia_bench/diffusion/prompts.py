@@ -57,7 +57,7 @@ def kept_on_the_way(
     Returns:
         float32 `(B, L, D)`.
     """
-    y = plain(way[-1])
+    y = way[-1]
 
     def level(k: int) -> tuple[torch.Tensor, torch.Tensor]:
         t, to, aim = timesteps[k], timesteps[k - 1], plain(way[k - 1])

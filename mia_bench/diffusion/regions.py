@@ -62,8 +62,9 @@ def cropped(images: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
         `(B, C, H, W)`.
     """
     crops = []
-    for image, (where,) in zip(images, region, strict=True):
-        rows, columns = (where.any(dim).nonzero()[:, 0].tolist() for dim in (1, 0))
+    touched = [region[:, 0].any(dim).cpu() for dim in (2, 1)]  # one copy for all images
+    for image, *sides in zip(images, *touched, strict=True):
+        rows, columns = (side.nonzero()[:, 0].tolist() for side in sides)
         box = image[None, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         crops.append(resized(box, image.shape[-2:]))
     return torch.cat(crops)

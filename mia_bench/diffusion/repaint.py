@@ -51,6 +51,7 @@ def restored(
         `(B, C, H, W)`.
     """
     target, grid = batch.target, levels(batch.target, steps)
+    null = batch.null if target.guided else None
 
     def put_back(x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         return combine(torch.where(missing, plain(x), plain(known)), lambda a, b: f"fit({a},{b})", x, known)
@@ -60,7 +61,7 @@ def restored(
 
     x: torch.Tensor = batch.eps(grid[-1], draw, "start")
     if resamples == 1:
-        *_, x = walk(target, x, grid[::-1], given, batch.null, guidance=guidance, between=noised)
+        *_, x = walk(target, x, grid[::-1], given, null, guidance=guidance, between=noised)
         return put_back(x, known)
     numbers = count()
 
@@ -73,7 +74,7 @@ def restored(
         if following > level:
             x = renoised(target.schedule, x, fresh(), t, to)
             continue
-        eps = guided(target, x, t, given, batch.null, guidance)
+        eps = guided(target, x, t, given, null, guidance)
         if following:
             x = ancestral(target.schedule, x, eps, fresh(), t, to)
             x = put_back(x, target.schedule.noised(known, fresh(), to))

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 from mia_bench.errors import NetworkError
+from mia_bench.trace import recording, span
 
 T = TypeVar("T")
 Network = Callable[..., torch.Tensor]
@@ -29,6 +30,8 @@ class RowRunner:
         rows: Rows per call; halved when memory runs out.
         pool: Runs several calls at once, or None for one after the other.
         name: Of the network, for messages.
+        kind: Of the network, for a profile.
+        settled: Told the rows that worked after memory ran out with more.
 
     Attributes:
         done: Rows executed, padding not counted.
@@ -38,9 +41,14 @@ class RowRunner:
     """
 
     def __init__(
-        self, rows: int, pool: ThreadPoolExecutor | None = None, name: str = "a network of the target"
+        self,
+        rows: int,
+        pool: ThreadPoolExecutor | None = None,
+        name: str = "a network of the target",
+        kind: str = "network",
+        settled: Callable[[int], None] | None = None,
     ) -> None:
-        self.rows, self.pool, self.name = rows, pool, name
+        self.rows, self.pool, self.name, self.kind, self.settled = rows, pool, name, kind, settled
         self.done = self.padding = self.calls = 0
         self.seconds = 0.0
         self.lock = Lock()
@@ -67,19 +75,22 @@ class RowRunner:
         """Book the seconds within on this network."""
         began = time.perf_counter()
         try:
-            yield
+            with span(self.kind):
+                yield
         finally:
             with self.lock:
                 self.seconds += time.perf_counter() - began
 
     def _called(self, network: Network, inputs: tuple[torch.Tensor, ...], pad: bool) -> torch.Tensor:
-        count = inputs[0].shape[0]
+        count, rows = inputs[0].shape[0], self.rows
         while True:
             try:
                 outputs = self._map(network, inputs, count, pad)
                 break
+            except NetworkError:  # it says itself what is wrong
+                raise
             except Exception as error:
-                if self.rows == 1 or not _out_of_memory(error):
+                if self.rows == 1 or not out_of_memory(error):
                     why = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                     fix = "check the checkpoint, --device and --dtype; --rows 1 needs the least memory"
                     raise NetworkError(f"{self.name} failed", why, fix) from error
@@ -91,6 +102,8 @@ class RowRunner:
             self.done += count
             self.calls += len(outputs)
             self.padding += sum(map(len, outputs)) - count
+        if self.rows < rows and self.settled:
+            self.settled(self.rows)
         return torch.cat(outputs)[:count]
 
     def each(self, function: Callable[[int], T], count: int) -> list[T]:
@@ -98,19 +111,30 @@ class RowRunner:
 
         Modes of torch that are per thread (gradients, inference) are `function`'s to set.
         """
-        return list((self.pool.map if self.pool else map)(function, range(count)))
+        with span(self.kind, waits=self.pool is not None):
+            return list((self.pool.map if self.pool else map)(function, range(count)))
 
     def _map(self, network: Network, inputs: tuple[torch.Tensor, ...], count: int, pad: bool) -> list[torch.Tensor]:
         inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
         def call(start: int) -> torch.Tensor:
-            with torch.inference_mode(inference), torch.set_grad_enabled(grad):  # both are per thread
-                return network(*(_chunk(x, start, self.rows, pad) for x in inputs))
+            with span(self.kind), torch.inference_mode(inference), torch.set_grad_enabled(grad):  # both are per thread
+                output = network(*(_chunk(x, start, self.rows, pad) for x in inputs))
+                if recording():
+                    _wait_for(output)
+                return output
 
         starts = range(0, count, self.rows)
         if self.pool is None or len(starts) == 1 or grad:
             return [call(s) for s in starts]
-        return list(self.pool.map(call, starts))
+        with span(self.kind, waits=True):
+            return list(self.pool.map(call, starts))
+
+
+def _wait_for(output: torch.Tensor) -> None:
+    """Wait until the device has made it: a GPU's calls return when they are queued."""
+    if output.is_cuda:
+        torch.cuda.synchronize(output.device)
 
 
 def _chunk(x: torch.Tensor, start: int, rows: int, pad: bool) -> torch.Tensor:
@@ -120,11 +144,15 @@ def _chunk(x: torch.Tensor, start: int, rows: int, pad: bool) -> torch.Tensor:
     return torch.cat([part, part[-1:].expand(missing, *part.shape[1:])]) if missing else part
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def worker_pool(threads: int) -> ThreadPoolExecutor | None:
     """A pool that runs `threads` network calls at once, each on one thread."""
     torch.set_num_threads(1)
-    return ThreadPoolExecutor(threads) if threads > 1 else None
+    # In each of them too: OpenMP keeps the number by thread, and a convolution's gradient rounds by it.
+    if threads == 1:
+        return None
+    return ThreadPoolExecutor(threads, "network", initializer=torch.set_num_threads, initargs=(1,))

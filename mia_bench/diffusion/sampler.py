@@ -38,11 +38,18 @@ def path(target: Target, steps: int, strength: float = 1.0) -> list[int]:
 
 
 def guided(
-    target: Target, x: torch.Tensor, t: int, given: Condition, null: Condition, guidance: float = 1.0
+    target: Target, x: torch.Tensor, t: int, given: Condition, null: Condition | None = None, guidance: float = 1.0
 ) -> torch.Tensor:
-    """e_null + w (e_given - e_null), `(B, C, H, W)`: two queries, or one where w is 0 or 1."""
-    if guidance in (0.0, 1.0):
-        return target.denoiser(x, t, given if guidance else null)
+    """e_null + w (e_given - e_null), `(B, C, H, W)`: two queries, or one where w is 0 or 1.
+
+    One, e_given, too where the target has no null condition to guide away from; only there may `null` be None, or
+    where w is 1.
+    """
+    if guidance == 1.0 or not target.guided:
+        return target.denoiser(x, t, given)
+    assert null is not None, "there is a null condition, and a weight for it"
+    if guidance == 0.0:
+        return target.denoiser(x, t, null)
     return mixed(target.denoiser(x, t, [given, null]), guidance)
 
 
@@ -59,7 +66,7 @@ def walk(
     x: torch.Tensor,
     timesteps: Sequence[int],
     given: Condition,
-    null: Condition,
+    null: Condition | None = None,
     *,
     guidance: float = 1.0,
     label: Literal["source", "destination"] = "source",
@@ -72,7 +79,7 @@ def walk(
         x: `(B, C, H, W)` at `timesteps[0]`.
         timesteps: Ascending to invert an image, descending to generate one.
         given: Condition.
-        null: Condition of the unguided half.
+        null: Condition of the unguided half; None where there is none.
         guidance: w; 1 is plain conditional, 0 unconditional.
         label: Which end's timestep the network is told: generation tells the source; inversion the source (Eq. 12 as it
             stands) or the destination (the label that generation uses on the way back, and diffusers' choice).

@@ -7,6 +7,7 @@ tables; there is no entry with abar = 1, a clean image sits at index 0 (Song et 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal, get_args
@@ -40,6 +41,8 @@ class Schedule:
         if prediction not in get_args(Prediction):
             raise ValueError(f"unknown prediction type {prediction!r}; known: {', '.join(get_args(Prediction))}")
         self.prediction, self.offset = prediction, offset
+        # Part of the names of what it makes: attacks bring noise levels of their own, and those inputs are others.
+        self.mark = hashlib.sha256(self.signal.tobytes() + self.noise.tobytes()).hexdigest()[:8]
 
     @classmethod
     def from_betas(cls, betas: ArrayLike, prediction: Prediction = "epsilon", offset: int = 0) -> Schedule:
@@ -82,7 +85,7 @@ class Schedule:
         """
         a, b = self._at(self.signal, t, x0), self._at(self.noise, t, x0)
         result = a * _with_grid(x0, t) + b * _with_grid(eps, t)
-        return combine(result, lambda x, e, s: f"q({x},{e},{s})", x0, eps, np.asarray(t))
+        return combine(result, lambda x, e, s: f"q:{self.mark}({x},{e},{s})", x0, eps, np.asarray(t))
 
     def jump(self, x: torch.Tensor, eps: torch.Tensor, t: int, to: int) -> torch.Tensor:
         """Deterministic DDIM move of `x` from timestep `t` to `to`, either way, without clamping x0.
@@ -93,7 +96,7 @@ class Schedule:
         self.check_signal(t)
         x0 = (plain(x) - float(self.noise[t]) * plain(eps)) / float(self.signal[t])
         result = float(self.signal[to]) * x0 + float(self.noise[to]) * plain(eps)
-        return combine(result, lambda v, e: f"J({v},{e},{t}>{to})", x, eps)
+        return combine(result, lambda v, e: f"J:{self.mark}({v},{e},{t}>{to})", x, eps)
 
     def check_signal(self, t: int) -> None:
         """Check that an image can be told from its noised version at `t`.

@@ -7,6 +7,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from mia_bench.diffusion.keyed import named_picture, picture_name
+from mia_bench.diffusion.transfer import to_device
+
 
 def centre_crop(pixels: torch.Tensor, strength: float, *, eight_bit: bool = False) -> torch.Tensor:
     """The centre, `int(side * strength)` pixels a side, resized to the original size.
@@ -25,9 +28,11 @@ def centre_crop(pixels: torch.Tensor, strength: float, *, eight_bit: bool = Fals
     kept = int(side * strength)
     start = round((side - kept) / 2)
     window = pixels[..., start : start + kept, start : start + kept]
+    if eight_bit:
+        return as_file(window, side)
     # One image at a time: larger batches split the work differently and round differently.
-    resize = _resized_file if eight_bit else _resized
-    return torch.stack([resize(one, side) for one in window])
+    crops = torch.stack([_resized(one, side) for one in window])
+    return named_picture(crops, f"crop{kept}", picture_name(pixels))
 
 
 def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
@@ -51,17 +56,14 @@ def as_file(pixels: torch.Tensor, side: int) -> torch.Tensor:
     Returns:
         float32 `(B, 3, side, side)` in [-1, 1].
     """
-    return torch.stack([_resized_file(one, side) for one in pixels])
+    # As Pillow resizes an image of bytes: rounded to 256 levels after each direction. One copy each way for all.
+    levels = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    made = [np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BILINEAR)) for one in levels]
+    files = to_device(torch.from_numpy(np.stack(made)), pixels.device)
+    return files.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
 def _resized(pixels: torch.Tensor, side: int, antialias: bool = False) -> torch.Tensor:
     return functional.interpolate(
         pixels[None], (side, side), mode="bilinear", align_corners=False, antialias=antialias
     )[0]
-
-
-def _resized_file(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """As Pillow resizes an image of bytes: rounded to 256 levels after each direction."""
-    levels = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    resized = np.array(Image.fromarray(levels).resize((side, side), Image.Resampling.BILINEAR))
-    return torch.from_numpy(resized).permute(2, 0, 1).to(pixels.device).float() / 127.5 - 1

@@ -15,6 +15,7 @@ from mia_bench.attack import Attack
 from mia_bench.diffusion.noise import SaltedNoise
 from mia_bench.engine.blame import fault
 from mia_bench.engine.label import Label
+from mia_bench.engine.loader import load
 from mia_bench.engine.measure import make_batch
 from mia_bench.engine.plan import Plan
 from mia_bench.store import ARTIFACTS
@@ -46,6 +47,7 @@ def explain(
     store: Store,
     count: int,
     size: int,
+    among: NDArray[np.bool_] | None = None,
 ) -> dict[str, str]:
     """Save the pictures of every attack that has any, under `artifacts/` of the run folder.
 
@@ -61,11 +63,14 @@ def explain(
         store: The run folder.
         count: How many of the highest, of the median and of the lowest scores.
         size: Samples per batch.
+        among: Of which samples of the plan, bool `(N,)`; the audit set if None.
 
     Returns:
         Label -> why its pictures could not be made.
     """
     scores = pq.read_table(store.folder / "scores.parquet").to_pylist()
+    wanted = plan.samples.audit if among is None else among
+    ids = {i for i, kept in zip(plan.samples.id, wanted, strict=True) if kept}
     index: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for planned in plan.attacks:
@@ -73,7 +78,7 @@ def explain(
         if type(attack).artifacts is Attack.artifacts:
             continue
         label = Label.parse(planned.label)
-        own = [s for s in scores if (s["attack"], s["preset"], s["split"]) == (label.unset, label.preset, "audit")]
+        own = [s for s in scores if (s["attack"], s["preset"]) == (label.unset, label.preset) and s["sample_id"] in ids]
         chosen = extremes(np.array([s["score"] for s in own]), count)
         rows = [own[i] for ranked in chosen.values() for i in ranked]
         ranks = [f"{rank}-{i}" for rank, ranked in chosen.items() for i in range(1, len(ranked) + 1)]
@@ -103,7 +108,7 @@ def _pictures(
     found: dict[str, list[NDArray[np.uint8]]] = {}
     for start in range(0, len(samples), size):
         some = samples[start : start + size]
-        batch = make_batch(some, [sample.open() for sample in some], target, noise)
+        batch = make_batch(load(some, target.image_size).complete(), target, noise)
         with torch.no_grad():
             for title, values in attack.artifacts(batch, target).items():
                 levels = ((values.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from mia_bench.engine.plan import Plan
+from mia_bench.imported import IMPORTED
 from mia_bench.result import Cost
 from mia_bench.store import Store
 
@@ -33,6 +34,8 @@ class Ledger:
         self.own: list[tuple[dict[str, Any], dict[str, tuple[int, float]]]] = []
         self.images = set[tuple[str, str]]()
         for name, by_fingerprint in store.held(self.rows).items():
+            if records[name].get(IMPORTED):  # what its scores cost, nobody here knows
+                continue
             everything = set().union(*by_fingerprint.values())
             if not (mine := everything & wanted):
                 continue
@@ -41,8 +44,16 @@ class Ledger:
             inside = {f: len(held & wanted) for f, held in by_fingerprint.items()}
             self.own.append((records[name], {f: (n, n / len(by_fingerprint[f])) for f, n in inside.items()}))
 
-    def price(self, fingerprint: str) -> dict[str, float | None]:
-        """Queries, backward passes and seconds per image of one measurement, over the images it was stored for.
+    def price(self, *fingerprints: str) -> dict[str, float | None]:
+        """Queries, backward passes and seconds per image of one measurement, or of several together."""
+        each = [self._price(fingerprint) for fingerprint in fingerprints]
+        return {
+            name: None if any(one[name] is None for one in each) else sum(one[name] or 0.0 for one in each)
+            for name in ("queries", "backward", "seconds")
+        }
+
+    def _price(self, fingerprint: str) -> dict[str, float | None]:
+        """Of one measurement, over the images it was stored for.
 
         What was asked for a batch that came to nothing is no part of it; what was asked for a sample whose output was
         not finite is.
@@ -54,7 +65,7 @@ class Ledger:
         own = sum(share * s["own"][fingerprint] for s, _, share in mine)
         asked = sum(share * s["asked"][fingerprint] for s, _, share in mine)
         # Shared queries are charged to each attack that asks, as if it ran alone; gradients are never shared. Pictures
-        # that several attacks decode are charged to the first.
+        # that several attacks decode or look at are charged to the first.
         seconds = sum(share * _seconds_per_query(s) * s["asked"][fingerprint] for s, _, share in mine)
         backward = sum(share * s["backward"][fingerprint] for s, _, share in mine)
         pictures = sum(share * s.get("pictures", {}).get(fingerprint, 0.0) for s, _, share in mine)

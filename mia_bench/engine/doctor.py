@@ -20,7 +20,8 @@ from mia_bench.engine.named import open_dataset, open_reference, open_target
 from mia_bench.engine.plan import calibration_gap, obstacle
 from mia_bench.engine.prepare import open_device
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import default_batch
+from mia_bench.engine.select import label_of
+from mia_bench.engine.worker import default_batch
 from mia_bench.errors import MiaBenchError, UnavailableError
 from mia_bench.plugins import Registry
 from mia_bench.target import Target, TargetOptions
@@ -76,7 +77,7 @@ def examine(
                 found["target"] = {"name": target} | _target(opened, where, dtype)
             find = resolver(registry, opened.meta.kind)
             attacks = {n: c for n, c in sorted(registry.attacks.items()) if not issubclass(c, Control)}
-            found["attacks"] = {name: _verdict(cls, opened, samples, find) for name, cls in attacks.items()}
+            found["attacks"] = {name: _verdict(registry, cls, opened, samples, find) for name, cls in attacks.items()}
     except MiaBenchError as error:
         return found, error
     return found, None
@@ -121,27 +122,44 @@ def _counts(samples: Sequence[Sample]) -> dict[str, Any]:
     return {**splits, "captioned": captioned, "samples": len(samples), "no calibration": calibration_gap(samples)}
 
 
-def _verdict(cls: type[Attack], target: Target, samples: Sequence[Sample] | None, find: Resolve) -> dict[str, Any]:
+def _verdict(
+    registry: Registry, cls: type[Attack], target: Target, samples: Sequence[Sample] | None, find: Resolve
+) -> dict[str, Any]:
     """Whether an attack runs with its defaults; where it does not, why, and which of its presets run all the same."""
-    attack, why = _tried(cls, "", target, samples, find)
-    presets = [preset for preset in cls.presets if why and not _tried(cls, preset, target, samples, find)[1]]
-    queries = attack.queries() if Capability.DENOISE in target.capabilities else attack.generations()
+    queries, why = _tried(registry, cls, "", target, samples, find)
+    presets = [preset for preset in cls.presets if why and not _tried(registry, cls, preset, target, samples, find)[1]]
     return {"runs": why is None, "queries": queries, "presets": presets, "why": why}
 
 
 def _tried(
-    cls: type[Attack], preset: str, target: Target, samples: Sequence[Sample] | None, find: Resolve
-) -> tuple[Attack, str | None]:
+    registry: Registry,
+    cls: type[Attack],
+    preset: str,
+    target: Target,
+    samples: Sequence[Sample] | None,
+    find: Resolve,
+) -> tuple[int, str | None]:
+    """Queries an image, with those of what it requires, and why it does not run."""
     attack = cls(cls.Params.model_validate(cls.presets[preset] if preset else {}).resolved(target.meta.kind))
     calibration = None if samples is None else calibration_gap(samples)
+    queries = attack.queries() if Capability.DENOISE in target.capabilities else attack.generations()
     if reason := obstacle(attack, target, STAND_IN if samples is None else samples, calibration):
-        return attack, reason
+        return queries, reason
     for spec, offers in attack.encoders().items():
         try:
             find(spec, offers, cls.meta.name)
         except UnavailableError:
-            return attack, f"encoder {spec} is not at hand: `mia-bench describe {spec}` says how to get it"
-    return attack, None
+            return queries, f"encoder {spec} is not at hand: `mia-bench describe {spec}` says how to get it"
+    for text in attack.requires():
+        try:
+            base = label_of(registry, text)
+        except MiaBenchError as error:
+            return queries, f"it requires {text}: {error}"
+        more, reason = _tried(registry, registry.attack(base.name), base.preset, target, samples, find)
+        if reason:
+            return queries, f"it requires {text}: {reason}"
+        queries += more
+    return queries, None
 
 
 def _resources(device: str) -> dict[str, Any]:

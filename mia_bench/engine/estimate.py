@@ -25,7 +25,7 @@ class Estimate:
     """What is left to measure, and how long that may take.
 
     Attributes:
-        samples: Samples that lack some measurement.
+        samples: Samples that lack some measurement; one with several captions is several.
         queries: Queries that their attacks would ask, images of a target without a denoiser; equal ones run once, so
             fewer are executed.
         rows: Rows per network call.
@@ -77,7 +77,7 @@ def estimate(work: Sequence[Work], target: Target, size: int = 1) -> Estimate:
             found["vae"] = _seconds(target.vae_rows, target.posterior, pixels)
     asked = [(len(group.samples), sum(attack.queries for attack in group.attacks)) for group in work]
     return Estimate(
-        samples=len({sample.id for group in work for sample in group.samples}),
+        samples=len({(sample.id, sample.digest) for group in work for sample in group.samples}),
         queries=sum(count * queries for count, queries in asked),
         rows=target.denoiser.rows.rows,
         filled=sum(_filled(count, size, unit) * queries for count, queries in asked),

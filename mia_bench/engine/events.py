@@ -7,13 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Attributes: labels measured, samples to do and already stored, batches to do."""
+    """Attributes: labels measured, samples to do and already stored, batches to do, where, with which captions, and by
+    how many workers.
+    """
 
     labels: tuple[str, ...]
     pending: int
     stored: int
     batches: int
     folder: str
+    captions: str = "true"
+    workers: int = 1
 
 
 @dataclass(frozen=True)

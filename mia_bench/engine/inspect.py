@@ -19,8 +19,8 @@ from mia_bench.engine.encoders import at_hand, resolver
 from mia_bench.engine.line_cache import SHA256
 from mia_bench.engine.look import Look, Looker
 from mia_bench.engine.named import open_dataset
-from mia_bench.engine.plan import SampleTable, take
 from mia_bench.engine.prepare import DEFAULT_DATASET, open_device
+from mia_bench.engine.samples import SampleTable, take
 from mia_bench.engine.select import make_params
 from mia_bench.engine.splits import joined
 from mia_bench.errors import MiaBenchError
@@ -256,7 +256,8 @@ def _frechet(
 def _lengths(samples: Sequence[Sample]) -> Interval:
     captioned = [s for s in samples if s.caption]
     if not captioned:
-        return Interval(label="caption length", reason="no captions")
+        why = "no captions" if samples else "no audited sample has a label"
+        return Interval(label="caption length", reason=why)
     lengths = np.array([len(s.caption or "") for s in captioned], dtype=np.float64)
     return _interval("caption length", lengths, [s.member for s in captioned])
 

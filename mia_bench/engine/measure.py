@@ -1,9 +1,10 @@
-"""The expensive half: batches of samples through the target, one shard for each batch."""
+"""The expensive half: a batch of samples through the target becomes a shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mia_bench.attack import Attack
 from mia_bench.dataset import Sample
+from mia_bench.diffusion.foreseen import ForeseenNoise
 from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
 from mia_bench.engine.blame import fault
-from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
+from mia_bench.engine.loader import Loaded, Loader
 from mia_bench.engine.plan import Plan, PlannedAttack
 from mia_bench.errors import BrokenPluginError, NetworkError, SampleError, UnavailableError
-from mia_bench.plugins import Registry
+from mia_bench.executor import Report, Task
 from mia_bench.store import Store
+from mia_bench.trace import span
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from mia_bench.batch import Batch
+    from mia_bench.engine.prepare import Prepared
     from mia_bench.target import Target
 
 Measurement = dict[str, NDArray[np.float64]]
@@ -36,11 +37,11 @@ class Outcome:
 
     Attributes:
         samples: (sample id, label or None for all attacks) -> reason.
-        attacks: label -> the exception that ended it for this run.
+        attacks: label -> why it failed for this run.
     """
 
     samples: dict[tuple[str, str | None], str] = field(default_factory=dict)
-    attacks: dict[str, BaseException] = field(default_factory=dict)
+    attacks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ class Work:
 
 def lacking(plan: Plan, store: Store) -> dict[tuple[str, ...], list[str]]:
     """Ids of the samples that are not fully in the store yet, by the fingerprints that they lack."""
-    caption = {a.fingerprint: a.caption == "required" for a in plan.attacks}
+    measuring = [a for a in plan.attacks if not a.requires]  # others come of their scores
+    caption = {a.fingerprint: a.caption == "required" for a in measuring}
     wanted: dict[str, NDArray[np.bool_]] = {}
-    for attack in plan.attacks:  # presets of one identity may want more or fewer samples
+    for attack in measuring:  # presets of one identity may want more or fewer samples
         kept = plan.samples.first(attack.samples)
         wanted[attack.fingerprint] = kept | wanted.get(attack.fingerprint, False)
-    control = {a.fingerprint: a.control for a in plan.attacks}
+    control = {a.fingerprint: a.control for a in measuring}
     done = store.done(caption)
     groups: dict[tuple[str, ...], list[str]] = {}
     table = plan.samples
@@ -77,85 +79,82 @@ def lacking(plan: Plan, store: Store) -> dict[tuple[str, ...], list[str]]:
     return groups
 
 
-def pending(plan: Plan, samples: Mapping[str, Sample], store: Store) -> list[Work]:
+def pending(plan: Plan, samples: Mapping[str, Sample], store: Store, owned: Container[str] | None = None) -> list[Work]:
     """What is not in the store yet, grouped by the attacks that lack it.
 
     Attacks with one identity (presets that differ only in scoring) are measured once, under the first's label.
+
+    Args:
+        plan: What to do.
+        samples: id -> sample.
+        store: What is done.
+        owned: Ids of the only samples that count; all if None.
     """
     first = {attack.fingerprint: attack for attack in reversed(plan.attacks)}
-    return [
-        Work(tuple(first[f] for f in missing), tuple(samples[i] for i in ids))
-        for missing, ids in lacking(plan, store).items()
-    ]
+    found = []
+    for missing, ids in lacking(plan, store).items():
+        if mine := tuple(samples[i] for i in ids if owned is None or i in owned):
+            found.append(Work(tuple(first[f] for f in missing), mine))
+    return found
 
 
 class Measurer:
     """Measures batches and stores them.
 
     Args:
-        plan: What to do.
-        attacks: label -> attack instance.
-        target: Loaded target.
-        noise: Where noise comes from.
-        store: Where shards go; locked by the caller.
-        registry: Told about progress.
+        prepared: The run; its target is open.
         environment: Recorded with each shard.
         fail_fast: Let the first fault end the run (`-x`).
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        attacks: Mapping[str, Attack],
-        target: Target,
-        noise: NoiseSource,
-        store: Store,
-        registry: Registry,
-        environment: Mapping[str, Any],
-        fail_fast: bool = False,
-    ) -> None:
-        self.plan, self.attacks, self.target, self.noise = plan, attacks, target, noise
-        self.store, self.registry, self.environment = store, registry, environment
-        self.fail_fast, self.outcome = fail_fast, Outcome()
+    def __init__(self, prepared: Prepared, environment: Mapping[str, Any], fail_fast: bool = False) -> None:
+        self.plan, self.samples, self.attacks = prepared.plan, prepared.samples, prepared.attacks
+        self.target, self.noise, self.store = prepared.target, ForeseenNoise(prepared.noise), prepared.store
+        self.environment, self.fail_fast, self.outcome = environment, fail_fast, Outcome()
+        self.planned = {attack.label: attack for attack in self.plan.attacks}
+        foresee = self.noise.foresee if draws_ahead(self.target.device) else None
+        self.loader = Loader(self.target.image_size, foresee)
         self.own: dict[str, float] = {}
         self.pictures: dict[str, float] = {}
 
-    def run(self, work: Sequence[Work], batch_size: int) -> Outcome:
-        """Measure everything pending, batch by batch."""
-        batches = [
-            (group.attacks, group.samples[i : i + batch_size])
-            for group in work
-            for i in range(0, len(group.samples), batch_size)
-        ]
-        total, done, began = sum(len(s) for _, s in batches), 0, time.perf_counter()
-        labels = tuple(dict.fromkeys(a.label for attacks, _ in batches for a in attacks))
-        stored = len(self.plan.samples.id) - total
-        self.registry.run_started(RunStarted(labels, total, stored, len(batches), str(self.store.folder)))
-        for number, (planned, samples) in enumerate(batches, 1):
-            start = time.perf_counter()
-            if going := [a for a in planned if a.label not in self.outcome.attacks]:
-                self._batch(going, samples)
-            done += len(samples)
-            seconds = time.perf_counter() - start
-            self.registry.batch_measured(BatchMeasured(number, len(batches), done, total, seconds))
-        self.registry.run_finished(RunFinished(done, time.perf_counter() - began))
-        return self.outcome
+    def close(self) -> None:
+        """End the thread that loads images."""
+        self.loader.close()
 
-    def _batch(self, planned: Sequence[PlannedAttack], samples: Sequence[Sample]) -> None:
-        """One batch, all attacks, one shard."""
+    def measure(self, task: Task, ahead: Task | None = None) -> Report:
+        """One batch, all its attacks, one shard.
+
+        Args:
+            task: The batch.
+            ahead: The one that will probably come next.
+
+        Raises:
+            MiaBenchError: The target is at fault, nothing can be stored, or `fail_fast`.
+        """
+        began, self.outcome = time.perf_counter(), Outcome()
+        self._batch(task, ahead)
+        return Report(task, time.perf_counter() - began, self.outcome.samples, self.outcome.attacks)
+
+    def _batch(self, task: Task, ahead: Task | None) -> None:
+        planned = [self.planned[label] for label in task.attacks]
         clock = _Clock()
         denoiser = self.target.denoiser
         networks = self.target.networks
         before = {name: (r.done, r.padding, r.seconds) for name, r in networks.items()}
         asked, backward = denoiser.asked.copy(), denoiser.backward.copy()
         self.own, self.pictures = {}, {}
-        samples, images = self._open(samples)
-        if not samples:
+        loaded = self.loader.load([self.samples[i] for i in task.samples])
+        self.noise.turn(task.samples)
+        self.loader.ahead([self.samples[i] for i in ahead.samples] if ahead else ())
+        for sample, error in loaded.failed:
+            self._fail_sample(sample.id, None, error)
+        if not (samples := loaded.samples):
             return
-        batch = make_batch(samples, images, self.target, self.noise)
+        batch = make_batch(loaded, self.target, self.noise)
         clock.lap("load")
-        found = [(a, self._timed(a, batch)) for a in planned if not a.control]
-        arrays = {a.fingerprint: self._checked(a, terms, batch) for a, terms in found}  # leaves the device here
+        attacks = [a for a in planned if not a.control]
+        found = _on_host([self._timed(a, batch) for a in attacks])
+        arrays = {a.fingerprint: self._checked(a, terms, batch) for a, terms in zip(attacks, found, strict=True)}
         clock.lap("measure")
         for attack in planned:
             if attack.control:
@@ -178,21 +177,12 @@ class Measurer:
             "environment": self.environment,
         }
         if any(arrays.values()):
-            self.store.add([s.id for s in samples], [s.digest for s in samples], arrays, provenance)
-
-    def _open(self, samples: Sequence[Sample]) -> tuple[list[Sample], list[Image]]:
-        """Decode the images; those that cannot be decoded are left out."""
-        opened: list[tuple[Sample, Image]] = []
-        for sample in samples:
-            try:
-                opened.append((sample, sample.open()))
-            except SampleError as error:
-                self._fail_sample(sample.id, None, error)
-        return [s for s, _ in opened], [i for _, i in opened]
+            self.store.add([s.id for s in samples], [s.digest for s in samples], arrays, provenance, task.name)
 
     def _timed(self, planned: PlannedAttack, batch: Batch) -> Mapping[str, Any]:
         began, pictures = time.perf_counter(), self._seconds_of_pictures()
-        terms = self._measure(planned, batch)
+        with span("controls" if planned.control else "attacks"):
+            terms = self._measure(planned, batch)
         self.own[planned.label] = time.perf_counter() - began
         self.pictures[planned.label] = self._seconds_of_pictures() - pictures
         return terms
@@ -231,6 +221,7 @@ class Measurer:
             self._fail_attack(planned, error)
         finally:
             batch.noise = noise
+            batch.claims.clear()
         return {}
 
     def _checked(self, planned: PlannedAttack, terms: Mapping[str, Any], batch: Batch) -> Measurement:
@@ -256,12 +247,12 @@ class Measurer:
         return arrays
 
     def _fail_attack(self, planned: PlannedAttack, error: BaseException) -> None:
+        why = f"measure failed: {fault(error, type(self.attacks[planned.label]))}"
         if self.fail_fast:
-            why = f"measure failed: {fault(error, type(self.attacks[planned.label]))}"
             raise BrokenPluginError(
                 f"attack {planned.label}", why, "fix it, or go on without it: leave out -x"
             ) from error
-        self.outcome.attacks[planned.label] = error
+        self.outcome.attacks[planned.label] = why
 
     def _fail_sample(self, sample_id: str, label: str | None, error: UnavailableError) -> None:
         if self.fail_fast:
@@ -269,28 +260,43 @@ class Measurer:
         self.outcome.samples[sample_id, label] = error.why or error.what
 
 
-def make_batch(samples: Sequence[Sample], images: Sequence[Image], target: Target, noise: NoiseSource) -> Batch:
+def draws_ahead(device: str) -> bool:
+    """Whether noise is drawn ahead: a CPU has its networks to run meanwhile, and gains nothing (measured)."""
+    return not device.startswith("cpu")
+
+
+def make_batch(loaded: Loaded, target: Target, noise: NoiseSource) -> Batch:
     """What attacks see of some samples; the target forgets the batch before."""
     import torch
 
-    from mia_bench.batch import Batch, to_device
-    from mia_bench.images import to_pixels
+    from mia_bench.batch import Batch
+    from mia_bench.diffusion.transfer import to_device
 
     target.forget()
-    pixels = np.stack([to_pixels(image, target.image_size) for image in images])
     return Batch(
-        [s.id for s in samples],
-        [s.caption for s in samples],
-        images,
-        to_device(torch.from_numpy(pixels), torch.device(target.device)),
+        [s.id for s in loaded.samples],
+        [s.caption for s in loaded.samples],
+        loaded.images,
+        to_device(torch.from_numpy(loaded.pixels), torch.device(target.device)),
         target,
         noise,
-        [s.word_weights for s in samples],
+        [s.word_weights for s in loaded.samples],
     )
 
 
+def _on_host(measured: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """All attacks' terms leave the device in one copy; what cannot is left, for each attack's own check to say."""
+    from mia_bench.diffusion.transfer import on_host
+
+    with span("scores"), suppress(Exception):
+        return on_host(measured)
+    return measured
+
+
 def _to_host(name: str, values: Any, count: int) -> NDArray[np.float64]:
-    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+    if hasattr(values, "detach"):
+        values = values.detach() if values.device.type == "cpu" else values.detach().cpu()
+    array = np.asarray(values, dtype=np.float64)
     if array.shape[:1] != (count,) or not array.size:
         raise ValueError(f"measure returned {name!r} of shape {array.shape} for {count} samples")
     return array
@@ -298,7 +304,7 @@ def _to_host(name: str, values: Any, count: int) -> NDArray[np.float64]:
 
 def _stack(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
     """Measurements of single samples to one of the batch, NaN where one failed."""
-    done = [{n: np.asarray(v, dtype=np.float64) for n, v in p.items()} for p in parts]
+    done = [{n: np.asarray(v, dtype=np.float64) for n, v in p.items()} for p in _on_host(parts)]
     like = next((p for p in done if p), {})
     blank = {name: np.full_like(values, np.nan) for name, values in like.items()}
     return {name: np.concatenate([(p or blank)[name] for p in done]) for name in like}

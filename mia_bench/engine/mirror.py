@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mia_bench.engine.plan import Plan
-from mia_bench.engine.run import read_plan, read_result
-from mia_bench.errors import NothingError, UnavailableError, UsageError, brief
-from mia_bench.metrics.mirror import Mirrored, holm, mirror_test
-from mia_bench.result import MEMBERSHIP, Result
+from mia_bench.engine.paired import finished_result
+from mia_bench.engine.plan import Plan, read_plan
+from mia_bench.engine.scores import read_scores
+from mia_bench.errors import NothingError, UsageError
+from mia_bench.metrics.holm import holm
+from mia_bench.metrics.mirror import Mirrored, mirror_test
+from mia_bench.result import Result
 from mia_bench.store import Store
 
 ALPHA = 0.05
@@ -44,9 +45,9 @@ def mirror(run: Path, mirrored: Path) -> list[MirrorRow]:
         UnavailableError: A run is unfinished, or its scores cannot be read.
         NothingError: No attack is scored in both, or too few images are.
     """
-    labels = _comparable(_finished(run), _finished(mirrored))
+    labels = _comparable(finished_result(run), finished_result(mirrored))
     members = _members(read_plan(Store(run)), read_plan(Store(mirrored)))
-    ours, theirs = _scores(run), _scores(mirrored)
+    ours, theirs = ({label: one.by_id for label, one in read_scores(folder).items()} for folder in (run, mirrored))
     n_resamples = max(2000, 100 * len(labels))  # so that Holm can reject, however many rows there are
     tests, counts = [], []
     for label in labels:
@@ -61,16 +62,6 @@ def mirror(run: Path, mirrored: Path) -> list[MirrorRow]:
     adjusted = holm([test.p_value for test in tests])
     rows = [MirrorRow(*row) for row in zip(labels, counts, tests, adjusted, strict=True)]
     return sorted(rows, key=lambda row: (row.adjusted, -abs(row.test.deviation)))
-
-
-def _finished(folder: Path) -> Result:
-    result = read_result(folder)
-    if result.task != MEMBERSHIP:
-        why = f"its result compares {' with '.join(result.task.names)}"
-        raise UsageError(f"run {folder}", why, f"`mia-bench score {folder}` writes that on membership")
-    if result.unfinished:
-        raise UnavailableError(f"run {folder}", f"unfinished: {result.unfinished}", "finish it first")
-    return result
 
 
 def _members(plan: Plan, other: Plan) -> dict[str, bool]:
@@ -93,6 +84,8 @@ def _members(plan: Plan, other: Plan) -> dict[str, bool]:
 
 def _comparable(result: Result, other: Result) -> list[str]:
     """Labels of the attacks that both scored; checked to be the same attacks, asked with the same noise."""
+    if result.sources or other.sources:
+        raise UsageError("mirror", "imported scores: which target they are of is not known", "give measured runs")
     if result.target_fingerprint == other.target_fingerprint:
         why = f"{result.target} and {other.target} are one model"
         raise UsageError("mirror", why, "give a run on a target and one on its mirror")
@@ -109,21 +102,3 @@ def _comparable(result: Result, other: Result) -> list[str]:
     if not labels:
         raise NothingError("mirror", "no attack is scored in both", "run the same attacks on both")
     return labels
-
-
-def _scores(folder: Path) -> Mapping[str, Mapping[str, float]]:
-    """Label -> sample -> score."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / "scores.parquet"
-    try:
-        table = pq.read_table(path, columns=["attack", "preset", "sample_id", "score"]).to_pydict()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise UnavailableError(
-            f"run {folder}", f"its scores cannot be read: {brief(error)}", f"`mia-bench score {folder}`"
-        ) from error
-    found: dict[str, dict[str, float]] = {}
-    for attack, preset, sample, score in zip(*table.values(), strict=True):
-        found.setdefault(f"{attack}@{preset}" if preset else attack, {})[sample] = score
-    return found

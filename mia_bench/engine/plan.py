@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from mia_bench.attack import Attack, Capability, Control, source_of
-from mia_bench.dataset import Dataset, Sample, Split
+from mia_bench.dataset import Dataset, Sample
 from mia_bench.encoder import Encoder
 from mia_bench.engine.encoders import Resolve
 from mia_bench.engine.label import Label
+from mia_bench.engine.samples import SampleTable
 from mia_bench.engine.select import Selected
-from mia_bench.errors import NothingError, UnavailableError, UsageError
-from mia_bench.result import Division, Task
+from mia_bench.errors import NothingError, UnavailableError, UsageError, brief
+from mia_bench.result import Division, Shadow, Source
+from mia_bench.store import Store
 from mia_bench.target import Target
 
 PLAN_VERSION = 1
@@ -54,8 +53,11 @@ class PlannedAttack(_Record):
     caption: Literal["unused", "optional", "required"]
     samples: int | None = None  # most of each class in each split
     encoders: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()  # labels of the rows that it combines; it measures nothing itself
     fingerprint: str  # identity of its measurements
     definition: str = ""  # the same without target, noise and precision: what must be equal in rows that are compared
+    version: int | None = None  # of the definition; None where an older run did not record it
+    learns: Literal["nothing", "scale", "classifier"] = "nothing"  # from labels: scales and weights, or by training
 
 
 class Skipped(_Record):
@@ -65,121 +67,54 @@ class Skipped(_Record):
     reason: str
 
 
-class SampleTable(_Record):
-    """The samples, column by column, in the order they are taken."""
-
-    id: tuple[str, ...]
-    digest: tuple[str, ...]
-    split: tuple[Split, ...]
-    member: tuple[bool | None, ...]
-    group: tuple[str, ...]
-    captioned: tuple[bool, ...]
-
-    @classmethod
-    def of(cls, samples: Sequence[Sample]) -> SampleTable:
-        """These samples, in this order."""
-        return cls(
-            id=tuple(s.id for s in samples),
-            digest=tuple(s.digest for s in samples),
-            split=tuple(s.split for s in samples),
-            member=tuple(s.member for s in samples),
-            group=tuple(s.group or s.id for s in samples),
-            captioned=tuple(bool(s.caption) for s in samples),
-        )
-
-    @property
-    def audit(self) -> NDArray[np.bool_]:
-        return np.array([s == "audit" for s in self.split], dtype=bool)
-
-    @property
-    def calibrating(self) -> NDArray[np.bool_]:
-        return np.array([s == "calibration" for s in self.split], dtype=bool) & self.labelled
-
-    @property
-    def labelled(self) -> NDArray[np.bool_]:
-        return np.array([m is not None for m in self.member], dtype=bool)
-
-    @property
-    def is_member(self) -> NDArray[np.bool_]:
-        return np.array([m is True for m in self.member], dtype=bool)
-
-    def first(self, count: int | None) -> NDArray[np.bool_]:
-        """The first `count` samples of each class in each split, bool `(N,)`; all if None."""
-        seen = Counter[tuple[Split, bool | None]]()
-        kept = []
-        for kind in zip(self.split, self.member, strict=True):
-            seen[kind] += 1
-            kept.append(count is None or seen[kind] <= count)
-        return np.array(kept, dtype=bool)
-
-    def sides(self, task: Task) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Positives and negatives of a task, bool `(N,)` each."""
-        known = self.audit & self.labelled
-        groups = {
-            "members": known & self.is_member,
-            "nonmembers": known & ~self.is_member,
-            "memorised": np.array([s == "memorised" for s in self.split], dtype=bool),
-            "suspects": self.audit & ~self.labelled,
-        }
-        return groups[task.positives], groups[task.negatives]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        return list(zip(self.id, self.digest, strict=True))
-
-    @property
-    def digest_of_all(self) -> str:
-        """Hash of the sample list; belongs to the result."""
-        return hashlib.sha256(json.dumps([self.pairs, self.split, self.member]).encode()).hexdigest()[:32]
-
-
 class Plan(_Record):
     """Everything that decides a run's numbers; the manifest `run.json` holds this, and the command for messages."""
 
     schema_version: int = PLAN_VERSION
+    measurement_version: int = MEASUREMENT_VERSION
     dataset: str
     dataset_revision: str
     target: str
-    target_kind: Literal["pixel", "latent"]
+    target_kind: Literal["pixel", "latent", "unknown"]
     target_fingerprint: str
     target_options: dict[str, Any] = {}  # what differs from the defaults
     target_facts: dict[str, Any] = {}  # repository, commit, weight files: recorded, never compared
     reference: str | None = None
     reference_fingerprint: str | None = None
     uses_captions: bool
-    seed: int
+    seed: int | None  # None: unknown, of imported scores
     noise: str
     dtype: str
-    latent: Literal["mode", "sample"]
+    latent: Literal["mode", "sample", "unknown"]
     independent_noise: bool
     calibration: str | None  # why there is no usable calibration set, or None
     division: Division | None = None
+    shadow: Shadow | None = None  # what calibrates in place of the calibration set
+    shadow_folder: str = ""  # where that is, from the run's own folder; as it was named if empty
     captions: str = "true"
     attacks: tuple[PlannedAttack, ...]
     skipped: tuple[Skipped, ...]
     samples: SampleTable
+    sources: tuple[Source, ...] = ()  # files that scores were imported from; none if they were measured
     command: str = ""
+
+    def kept(self, labels: Collection[str]) -> Plan:
+        """With these attacks, what they require, and the controls."""
+        wanted = set(labels)
+        for one in reversed(self.attacks):  # what is required comes first
+            wanted |= set(one.requires) if one.label in wanted else set()
+        return self.model_copy(update={"attacks": tuple(a for a in self.attacks if a.control or a.label in wanted)})
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that decides numbers: plans with the same one can be measured by several and merged."""
+        decides = self.model_dump_json(exclude={"command", "target_facts", "shadow_folder"})
+        return hashlib.sha256(decides.encode()).hexdigest()[:24]
 
     @property
     def goes_on(self) -> str:
         """What to do to finish the run."""
         return f"go on with `{self.command or 'mia-bench run'}`" + ("" if self.command else " as it was called")
-
-
-def take(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """Samples in the order of their id's hash, at most `limit` of each class in each split."""
-    taken: list[Sample] = []
-    counts: dict[object, int] = {}
-    for sample in sorted(samples, key=lambda s: s.order):
-        kind = (sample.split, sample.member)
-        counts[kind] = counts.get(kind, 0) + 1
-        if limit is None or counts[kind] <= limit:
-            taken.append(sample)
-    ids = [s.id for s in taken]
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise UnavailableError(f"dataset sample {twice!r}", "the id occurs twice", "give every sample its own id")
-    return taken
 
 
 def make_plan(
@@ -199,6 +134,7 @@ def make_plan(
     reference_spec: str | None = None,
     division: Division | None = None,
     captions: str = "true",
+    shadow: Shadow | None = None,
     command: str = "",
 ) -> Plan:
     """Decide what runs on what.
@@ -214,13 +150,21 @@ def make_plan(
         raise NothingError(f"dataset {dataset_spec}", "no audit sample is left", "raise --limit or check the dataset")
     attacks: list[PlannedAttack] = []
     skipped = []
+    planned_as: dict[str, PlannedAttack | str] = {}  # by selected label; why not, where it is not
     of_target = [target.fingerprint, source_of(type(target), (Target,))]
     for one in selected:
         attack = one.cls(one.params.resolved(target.meta.kind))
+        chosen = one.label
         one = replace(one, label=str(Label.parse(one.label).of(attack)))  # an encoder may depend on the kind
-        if any(one.label == planned.label for planned in attacks):
+        if twin := next((planned for planned in attacks if one.label == planned.label), None):
+            planned_as[chosen] = twin
             continue  # named twice: by its own name, and by what that means here
-        reason = obstacle(attack, target, samples, usable)
+        reason = obstacle(attack, target, samples, None if shadow else usable)
+        bases = [planned_as[label] for label in one.requires]
+        combined = [base for base in bases if isinstance(base, PlannedAttack)]
+        if not reason and len(combined) < len(bases):
+            lacking = next((label, why) for label, why in zip(one.requires, bases, strict=True) if isinstance(why, str))
+            reason = f"it requires {lacking[0]}: {lacking[1]}"
         if reason and one.named:
             shows = f"`mia-bench doctor --target {shlex.quote(target_spec)}` shows what runs"
             fix = f"leave {one.label} out of --attacks; {shows}"
@@ -236,6 +180,7 @@ def make_plan(
             reason = f"{error.why.partition(';')[0]}; `mia-bench describe {spec.partition(':')[0]}` says how to get it"
         if reason:
             skipped.append(Skipped(label=one.label, reason=reason))
+            planned_as[chosen] = reason
             continue
         params = attack.params
         salt = one.cls.meta.name if independent_noise and not one.control else ""
@@ -243,21 +188,25 @@ def make_plan(
         if target.reference and Capability.REFERENCE in attack.needs():
             made_by += [target.reference.fingerprint, source_of(type(target.reference), (Target,))]
         made_by += made_by_encoders
-        attacks.append(
-            PlannedAttack(
-                label=one.label,
-                name=one.cls.meta.name,
-                control=one.control,
-                params=params.model_dump(mode="json"),
-                changed=changed(one.cls, one.label, params, target.meta.kind),
-                queries=attack.queries() if Capability.DENOISE in target.capabilities else attack.generations(),
-                caption=one.cls.meta.caption,
-                fingerprint=identity(one.cls, params, made_by),
-                definition=identity(one.cls, params, made_by_encoders),
-                samples=params.samples,
-                encoders=tuple(attack.encoders()),
-            )
+        planned = PlannedAttack(
+            label=one.label,
+            name=one.cls.meta.name,
+            control=one.control,
+            params=params.model_dump(mode="json"),
+            changed=changed(one.cls, one.label, params, target.meta.kind),
+            queries=attack.queries() if Capability.DENOISE in target.capabilities else attack.generations(),
+            caption=one.cls.meta.caption,
+            fingerprint=identity(one.cls, params, made_by),
+            definition=identity(one.cls, params, made_by_encoders),
+            version=one.cls.meta.version,
+            learns=_learns(one, usable),
+            samples=params.samples,
+            encoders=tuple(attack.encoders()),
         )
+        if combined:
+            planned = combining(planned, one.cls, params, combined, attacks)
+        planned_as[chosen] = planned
+        attacks.append(planned)
     if not attacks or (skipped and all(a.control for a in attacks)):
         why = "; ".join(f"{s.label}: {s.reason}" for s in skipped) or "the selection matches no attack"
         raise NothingError("no attack is left to run", why, "`mia-bench list attacks` shows all")
@@ -280,6 +229,7 @@ def make_plan(
         calibration=usable,
         division=division,
         captions=captions,
+        shadow=shadow,
         attacks=tuple(attacks),
         skipped=tuple(skipped),
         samples=SampleTable.of(samples),
@@ -287,11 +237,60 @@ def make_plan(
     )
 
 
+def _learns(one: Selected, no_calibration: str | None) -> Literal["nothing", "scale", "classifier"]:
+    if one.cls.meta.calibration == "required":
+        return "classifier"
+    fits = one.control or (one.cls.meta.calibration == "optional" and not no_calibration)
+    return "scale" if fits else "nothing"
+
+
 def identity(cls: type[Attack], params: Any, made_by: Sequence[str]) -> str:
     """Identity of a measurement: it may be reused exactly where this is equal (and the sample's hash)."""
     source = source_of(cls, (Control, Attack))
     parts = [MEASUREMENT_VERSION, cls.meta.name, cls.meta.version, source, params.measuring(), list(made_by)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def behind(planned: PlannedAttack, attacks: Sequence[PlannedAttack]) -> dict[str, PlannedAttack]:
+    """The measurements that a row comes from, by fingerprint: its own, or those of what it combines."""
+    if not planned.requires:
+        return {planned.fingerprint: planned}
+    bases = [behind(a, attacks) for a in attacks if a.label in planned.requires]
+    return {fingerprint: leaf for base in bases for fingerprint, leaf in base.items()}
+
+
+def combining(
+    planned: PlannedAttack,
+    cls: type[Attack],
+    params: Any,
+    bases: Sequence[PlannedAttack],
+    attacks: Sequence[PlannedAttack],
+) -> PlannedAttack:
+    """A row that combines others: its identity is theirs and how they are scored, its price the sum of theirs."""
+    scored = [[base.label, base.params] for base in bases]
+    leaves = {f: leaf.queries for base in bases for f, leaf in behind(base, attacks).items()}
+    return planned.model_copy(
+        update={
+            "requires": tuple(base.label for base in bases),
+            "queries": sum(leaves.values()),
+            "fingerprint": identity(cls, params, [json.dumps(scored), *(base.fingerprint for base in bases)]),
+            "definition": identity(cls, params, [json.dumps(scored), *(base.definition for base in bases)]),
+        }
+    )
+
+
+def read_plan(store: Store) -> Plan:
+    """The plan of a run folder.
+
+    Raises:
+        UnavailableError: It is missing, damaged, or of another version.
+    """
+    content: dict[str, Any] = store.read_json("run.json")
+    try:
+        return Plan.model_validate(content)
+    except ValueError as error:
+        reason = f"not a plan of this version: {brief(error)}"
+        raise UnavailableError(f"run folder {store.folder}", reason, "run again into a new folder") from error
 
 
 def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str, ...]:
@@ -304,7 +303,12 @@ def changed(cls: type[Attack], label: str, params: Any, kind: str) -> tuple[str,
 
 def calibration_gap(samples: Sequence[Sample]) -> str | None:
     """Why the calibration split cannot be used, or None if it holds members and non-members."""
-    labels = {s.member for s in samples if s.split == "calibration"} - {None}
+    return gap_of({s.member for s in samples if s.split == "calibration"})
+
+
+def gap_of(calibrating: Collection[bool | None]) -> str | None:
+    """As `calibration_gap`, from the labels of the calibration split."""
+    labels = set(calibrating) - {None}
     if not labels:
         return "the dataset has no labelled calibration set"
     missing = {True: "members", False: "non-members"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -18,18 +18,22 @@ from mia_bench.dataset import Dataset, Sample
 from mia_bench.diffusion.noise import KeyedNoise, NoiseSource, RecordedNoise
 from mia_bench.encoder import Encoder, Offer
 from mia_bench.engine.blame import blaming
+from mia_bench.engine.calibrate import Other
 from mia_bench.engine.captions import recaptioned
 from mia_bench.engine.encoders import resolver
 from mia_bench.engine.named import open_dataset, open_reference, open_target, pair, spec_text
-from mia_bench.engine.plan import Plan, PlannedAttack, make_plan, take
+from mia_bench.engine.plan import Plan, PlannedAttack, make_plan
+from mia_bench.engine.samples import take
 from mia_bench.engine.select import Options, select
 from mia_bench.engine.splits import divide
 from mia_bench.engine.tasks import tasks_of
 from mia_bench.errors import UnavailableError, UsageError, brief
+from mia_bench.imported import IMPORTED, Imported
 from mia_bench.plugins import Registry
 from mia_bench.result import MEMBERSHIP, Task
 from mia_bench.store import Store
 from mia_bench.target import Target, TargetOptions
+from mia_bench.trace import STARTUP, span
 
 if TYPE_CHECKING:
     pass
@@ -47,6 +51,7 @@ class RunOptions:
 
     attacks: str = "all"
     keyword: str | None = None
+    only: Collection[str] | None = None  # labels of those to be kept, whatever the others would need
     dataset: str | None = None
     target: Any = None  # what is written on the command line, or a pipeline object
     target_options: TargetOptions = field(default_factory=TargetOptions)
@@ -55,7 +60,9 @@ class RunOptions:
     calibration: float | None = None  # share of each class to set apart
     balance: bool = False  # cut the larger class to the size of the smaller
     split_seed: int | None = None  # of these two
+    calibrate_on: Path | None = None  # the run whose samples calibrate, in place of the calibration set
     captions: str = "true"  # see `engine.captions`
+    controls: bool = False  # run those of `engine.caption_controls` too
     seed: int = 0
     device: str | None = None
     dtype: str = "float32"
@@ -63,13 +70,17 @@ class RunOptions:
     rows: int | None = None
     threads: int | None = None
     batch: int | None = None
+    executor: str | None = None  # what measures; this process if None
+    workers: int | None = None  # by the executor if None
     share: bool = True
     independent_noise: bool = False
     noise: Path | None = None
     out: Path | None = None
+    compile: bool = False  # the denoiser's network; numbers stay within 1e-5
     fail_fast: bool = False
     full: bool = False  # published settings where `all` would take the dataset's own preset
     artifacts: int = 0  # pictures of so many of the highest, median and lowest scores
+    artifacts_of: Literal["audit", "suspects"] = "audit"  # among which samples
     positives: Literal["members", "memorised"] = "members"
     negatives: Literal["nonmembers", "members"] | None = None  # those that suit the positives
     allow_origin: tuple[str, int] | None = None  # from which images may be fetched though its address is private
@@ -91,13 +102,15 @@ class Prepared:
     tasks: tuple[Task, ...] = (MEMBERSHIP,)
 
 
-def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Prepared:
+@span(STARTUP)
+def prepare(registry: Registry, options: RunOptions, fetch: bool = False, target: Target | None = None) -> Prepared:
     """Resolve names, samples and parameters; reads files but loads no model.
 
     Args:
         registry: All plugins.
         options: The user's.
         fetch: Whether images may be fetched that are not here yet.
+        target: What the same options led to before, with its reference: it may be loaded already.
 
     Raises:
         MiaBenchError: Anything the user asked for does not exist or fit.
@@ -110,9 +123,9 @@ def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Pre
         dataset = open_dataset(registry, named)
     spec = spec_text(given)
     with blaming("target", spec, registry.targets.get(spec.partition(":")[0], Target)):
-        target = open_target(registry, given, options.target_options)
+        known, target = target is not None, target or open_target(registry, given, options.target_options)
         _ = target.fingerprint  # kept for later
-    if options.reference:
+    if options.reference and not known:
         with blaming("reference", options.reference, Target):
             open_reference(registry, target, options.reference)
     with blaming("dataset", named, type(dataset)):
@@ -133,6 +146,7 @@ def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Pre
     selected = select(registry, options.attacks, options.keyword, options.options, preset)
     if options.noise and options.independent_noise:
         raise UsageError("--independent-noise", "recorded noise is what it is", "leave out --noise or this option")
+    other = Other.read(options.calibrate_on) if options.calibrate_on else None
     noise: NoiseSource = RecordedNoise.from_npz(options.noise) if options.noise else KeyedNoise(options.seed)
     plan = make_plan(
         dataset=dataset,
@@ -150,9 +164,15 @@ def prepare(registry: Registry, options: RunOptions, fetch: bool = False) -> Pre
         reference_spec=options.reference,
         division=division,
         captions=options.captions,
+        shadow=other.record if other else None,
         command=options.command,
     )
+    if options.only is not None:
+        plan = plan.kept(options.only)
     store = Store(options.out or default_folder(named, spec, options))
+    if other:
+        other.check(plan)
+        plan = other.calibrating(plan, store.folder)
     tasks = tasks_of(plan, options.positives, options.negatives)
     attacks = instances(registry, plan)
     encoders = {
@@ -206,9 +226,14 @@ def instances(registry: Registry, plan: Plan) -> dict[str, Attack]:
     """Attack instances for every planned row."""
     made: dict[str, Attack] = {}
     for planned in plan.attacks:
-        cls = registry.attack(planned.name)
+        cls = class_of(registry, planned)
         made[planned.label] = cls(stored_params(cls, planned))
     return made
+
+
+def class_of(registry: Registry, planned: PlannedAttack) -> type[Attack]:
+    """The attack of a planned row; imported scores have one that is no plugin."""
+    return Imported if planned.name == IMPORTED else registry.attack(planned.name)
 
 
 def stored_params(cls: type[Attack], planned: PlannedAttack) -> Any:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from mia_bench.attack import Attack, Control
 from mia_bench.engine.label import Label
-from mia_bench.errors import NothingError, UsageError
+from mia_bench.engine.requires import ordered
+from mia_bench.errors import MiaBenchError, NothingError, UsageError
 from mia_bench.plugins import Registry, suggest
 
 Options = Mapping[str, Mapping[str, Any]]  # attack name or label -> parameter -> value
@@ -28,6 +29,7 @@ class Selected:
     cls: type[Attack]
     params: Any
     named: bool  # asked for by its own name, so that it must not be left out silently
+    requires: tuple[str, ...] = ()  # labels of those it combines; they come before it
 
     @property
     def control(self) -> bool:
@@ -84,10 +86,21 @@ def select(
     if chosen or only_controls:
         for name, cls in controls.items():
             chosen.update(dict.fromkeys([Label(name), *(Label(name, preset=p) for p in cls.presets)], False))
+
+    def required(label: Label) -> list[Label]:
+        found = [_required(registry, label, text) for text in _selected(registry, label, False, options).requires]
+        if control := next((one for one in found if issubclass(registry.attack(one.name), Control)), None):
+            why = f"it requires {control}, a control, which may see the labels"
+            raise UsageError(f"attack {label}", why, "combine attacks alone")
+        return found
+
+    chosen = {label: chosen.get(label, False) for label in ordered(chosen, required)}
     _check_targets_of(options, registry, chosen)
     selected: dict[str, Selected] = {}
     for label, named in chosen.items():
         one = _selected(registry, label, named, options)
+        if one.requires:
+            one = replace(one, requires=tuple(_selected(registry, b, False, options).label for b in required(label)))
         selected[one.label] = replace(one, named=named or (one.label in selected and selected[one.label].named))
     return list(selected.values())
 
@@ -217,10 +230,19 @@ def make_params(cls: type[Attack], label: str, options: Options) -> Any:
         raise UsageError(f"option {label}.{parameter}", why, f"`mia-bench describe {name}` lists parameters") from None
 
 
+def _required(registry: Registry, label: Label, text: str) -> Label:
+    """A label that an attack requires."""
+    try:
+        return label_of(registry, text)
+    except MiaBenchError as error:
+        raise type(error)(f"attack {label} requires {text}: {error.what}", error.why, error.fix) from error
+
+
 def _selected(registry: Registry, label: Label, named: bool, options: Options) -> Selected:
     cls = registry.attack(label.name)
     params = make_params(cls, str(label), options)
-    return Selected(str(label.of(cls(params))), cls, params, named)
+    attack = cls(params)
+    return Selected(str(label.of(attack)), cls, params, named, attack.requires())
 
 
 def _family(preset: str, cls: type[Attack]) -> list[str]:

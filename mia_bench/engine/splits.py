@@ -55,7 +55,7 @@ def divide(
         hashes = hashes_of(samples)
         unread = len(samples) - len(hashes)
         groups = joined(samples, hashes)
-        samples = _grouped(samples, groups)
+        samples = grouped(samples, groups)
         together = sum(n for n in Counter(groups.tolist()).values() if n > 1)
         apart = _set_apart(samples, fraction, key, dataset)
         samples = [replace(s, split="calibration") if s.id in apart else s for s in samples]
@@ -111,7 +111,7 @@ def _check(samples: Sequence[Sample], fraction: float, dataset: str) -> None:
             raise UsageError(what, why, "give a fraction nearer to 0.5, or leave out --calibration")
 
 
-def _grouped(samples: Sequence[Sample], groups: NDArray[np.int64]) -> list[Sample]:
+def grouped(samples: Sequence[Sample], groups: NDArray[np.int64]) -> list[Sample]:
     """Each sample with the first of its group's names."""
     names: dict[int, str] = {}
     for sample, group in zip(samples, groups.tolist(), strict=True):

@@ -7,6 +7,8 @@ from mia_bench.metrics.bootstrap import (
     Resamples,
     asr_at_interval,
     asr_oracle_interval,
+    bootstrap_difference,
+    paired_tprs,
     resample,
     tnr_interval,
     tpr_interval,
@@ -19,7 +21,18 @@ from mia_bench.metrics.delong import (
     paired_delong,
 )
 from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions, wilson
-from mia_bench.metrics.models import ClearsBlind, Evaluation, Exceedance, Metric, RocPoints, Status, Suspects
+from mia_bench.metrics.models import (
+    Evaluation,
+    Exceedance,
+    Gap,
+    Metric,
+    RocPoints,
+    Status,
+    Suspects,
+    Transferred,
+    Verdict,
+    Word,
+)
 from mia_bench.metrics.roc import (
     OperatingPoint,
     Rates,
@@ -35,14 +48,15 @@ from mia_bench.metrics.roc import (
     tnr_at_fnr,
     tpr_at_fpr,
 )
-from mia_bench.metrics.summary import clears_blind, evaluate, tail_status
+from mia_bench.metrics.summary import evaluate, tail_status
 from mia_bench.metrics.suspects import exceeding, threshold_at
+from mia_bench.metrics.transfer import transferred
 
 __all__ = [
-    "ClearsBlind",
     "Estimate",
     "Evaluation",
     "Exceedance",
+    "Gap",
     "Metric",
     "OperatingPoint",
     "PairedDifference",
@@ -52,6 +66,9 @@ __all__ = [
     "RocPoints",
     "Status",
     "Suspects",
+    "Transferred",
+    "Verdict",
+    "Word",
     "asr_at",
     "asr_at_interval",
     "asr_oracle",
@@ -59,7 +76,7 @@ __all__ = [
     "auc",
     "auc_interval",
     "best_threshold",
-    "clears_blind",
+    "bootstrap_difference",
     "clopper_pearson",
     "delong_covariance",
     "evaluate",
@@ -69,6 +86,7 @@ __all__ = [
     "mean_of_two_proportions",
     "newcombe",
     "paired_delong",
+    "paired_tprs",
     "rates_at",
     "resample",
     "roc_auc",
@@ -78,5 +96,6 @@ __all__ = [
     "tnr_interval",
     "tpr_at_fpr",
     "tpr_interval",
+    "transferred",
     "wilson",
 ]

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mia_bench.metrics import roc as exact
-from mia_bench.metrics.inputs import FloatArray, IntArray, checked, why_no_comparison
+from mia_bench.metrics.delong import PairedDifference
+from mia_bench.metrics.inputs import BoolArray, FloatArray, IntArray, checked, why_no_comparison
 from mia_bench.metrics.intervals import Estimate, clopper_pearson, mean_of_two_proportions, normal_quantile
 from mia_bench.metrics.roc import Roc
 
-CELLS_PER_CHUNK = 1_000_000
-"""Resampled ranks held at once; about 60 bytes each."""
+CELLS_PER_CHUNK = 200_000
+"""Resampled ranks held at once; about 60 bytes each, so that they stay in a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,8 @@ def asr_oracle_interval(roc: Roc, resamples: Resamples, level: float = 0.95) -> 
 
     A maximum over thresholds is too large on average, and that within a resample is too large once more: the
     percentile interval of a chance-level attack nearly never holds 0.5. `bootstrap-basic` reflects the
-    resamples about the estimate, which takes the excess off instead of doubling it, and is cut at 0.5.
+    resamples about the estimate, which takes the excess off instead of doubling it, and is cut at 0.5. What is left
+    of it shows: with up to 250 of each class 84 to 91 % of the 95 % intervals hold the truth, most others lie above.
     Perfect separation, where all resamples agree, gets `clopper-pearson` of both rates.
     """
     point = exact.asr_oracle(roc)
@@ -145,6 +147,113 @@ def asr_at_interval(
     fpr = rng.binomial(at.n_neg, at.fpr, n_resamples) / at.n_neg
     low, high = _quantiles((tpr + 1 - fpr) / 2, level)
     return Estimate(value, min(low, value), max(high, value), level, "bootstrap-percentile")
+
+
+def paired_tprs(
+    scores: Sequence[ArrayLike],
+    member: ArrayLike,
+    max_rates: Sequence[float] = (0.01, 0.001),
+    *,
+    seed: int = 0,
+    n_resamples: int = 2000,
+) -> dict[float, FloatArray]:
+    """TPR of several scores of the same samples in the same resamples, each threshold chosen anew in each.
+
+    Differences of rows are those of a paired, stratified bootstrap; see `bootstrap_difference`.
+
+    Args:
+        scores: K score lists of shape (N,), higher = member.
+        member: (N,), bool.
+        max_rates: Allowed FPRs.
+        seed: Of the generators (one per class); resamples are of places in the lists, so keep an order of your own.
+        n_resamples: At least 1.
+
+    Returns:
+        By allowed FPR, float64 (K, n_resamples).
+
+    Raises:
+        ValueError: The input is not valid, or a class is missing.
+    """
+    lists = [checked(one, member) for one in scores]
+    is_member = lists[0][1]
+    if reason := why_no_comparison(is_member):
+        raise ValueError(reason)
+    n_neg = int((~is_member).sum())
+    n_pos = is_member.size - n_neg
+    allowed = {rate: exact.allowed_count(rate, n_neg) for rate in max_rates}
+    ranked = [_Ranked.of(values, is_member) for values, _ in lists]
+    out = {rate: np.empty((len(lists), n_resamples)) for rate in max_rates}
+    neg_rng, pos_rng = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
+    rows = max(1, CELLS_PER_CHUNK // is_member.size)
+    for start in range(0, n_resamples, rows):
+        part = slice(start, min(start + rows, n_resamples))
+        neg = _times_drawn(neg_rng, n_neg, part.stop - start)
+        pos = _times_drawn(pos_rng, n_pos, part.stop - start)
+        for k, one in enumerate(ranked):
+            places = {rate: one.first_refused(neg, count) for rate, count in allowed.items()}
+            above = {rate: one.above[place] for rate, place in places.items()}
+            most = max(int(found.max()) for found in above.values())
+            found = np.zeros((part.stop - start, most + 1), dtype=np.int64)
+            np.cumsum(pos[:, one.pos[:most]], axis=1, out=found[:, 1:])
+            for rate, count in above.items():
+                out[rate][k, part] = found[np.arange(len(found)), count] / n_pos
+    return out
+
+
+def bootstrap_difference(value: float, drawn: FloatArray, level: float = 0.95) -> PairedDifference:
+    """A difference found, and the same in each resample, as an interval and a p-value.
+
+    Args:
+        value: -1 to 1.
+        drawn: (n_resamples,).
+        level: Nominal coverage.
+
+    Returns:
+        `bootstrap-percentile`; the p-value is two-sided, of no difference, and at least 2 / (n_resamples + 1).
+    """
+    low, high = _quantiles(drawn, level)
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    p_value = min(1.0, 2 * (tail + 1) / (drawn.size + 1))
+    return PairedDifference(Estimate(value, min(low, value), max(high, value), level, "bootstrap-percentile"), p_value)
+
+
+@dataclass(frozen=True, eq=False)
+class _Ranked:
+    """One score list by falling score.
+
+    Attributes:
+        neg: int64 (n_neg,), order of the non-members; `pos` that of the members.
+        above: int64 (n_neg + 1,), members that score above each of these non-members; all of them at the end.
+    """
+
+    neg: IntArray
+    pos: IntArray
+    above: IntArray
+
+    @classmethod
+    def of(cls, values: FloatArray, is_member: BoolArray) -> _Ranked:
+        mine, others = values[is_member], values[~is_member]
+        neg, pos = (np.argsort(-side, kind="stable") for side in (others, mine))
+        above = np.searchsorted(-mine[pos], -others[neg], side="left")
+        return cls(neg, pos, np.append(above, mine.size))
+
+    def first_refused(self, drawn: IntArray, allowed: int) -> IntArray:
+        """Place of the non-member at whose score there would be too many; int64 (rows,), n_neg if there is none."""
+        # A resample rarely leaves out so many of the highest that it takes more than these to find that non-member.
+        for some in (self.neg[: 2 * allowed + 50], self.neg):
+            passed = np.cumsum(drawn[:, some], axis=1)
+            if (passed[:, -1] > allowed).all():
+                break
+        places: IntArray = (passed <= allowed).sum(axis=1)
+        return places
+
+
+def _times_drawn(rng: np.random.Generator, size: int, rows: int) -> IntArray:
+    """How often each of `size` samples is drawn in each resample: int64 (rows, size)."""
+    drawn = rng.integers(0, size, size=(rows, size))
+    drawn += np.arange(rows)[:, None] * size
+    counts: IntArray = np.bincount(drawn.ravel(), minlength=rows * size).reshape(rows, size)
+    return counts
 
 
 def _cumulative(rng: np.random.Generator, group: IntArray, groups: int, rows: int) -> IntArray:

@@ -47,7 +47,7 @@ def delong_covariance(scores: Sequence[ArrayLike] | FloatArray, member: ArrayLik
     n_neg = is_member.size - n_pos
     if min(n_pos, n_neg) < 2:
         raise ValueError(f"a variance needs two samples of each class, not {n_pos} members, {n_neg} non-members")
-    parts = [_components(values, is_member) for values, _ in lists]
+    parts = [placements(values, is_member) for values, _ in lists]
     of_pos = np.array([pos for pos, _ in parts])  # (K, n_pos)
     of_neg = np.array([neg for _, neg in parts])  # (K, n_neg)
     covariance = np.atleast_2d(np.cov(of_pos)) / n_pos + np.atleast_2d(np.cov(of_neg)) / n_neg
@@ -182,7 +182,7 @@ def _midranks(values: FloatArray) -> FloatArray:
     return ranks
 
 
-def _components(values: FloatArray, is_member: BoolArray) -> tuple[FloatArray, FloatArray]:
+def placements(values: FloatArray, is_member: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Per member the share of non-members below it, per non-member the share of members above it."""
     ranks = _midranks(values)
     pos, neg = values[is_member], values[~is_member]

@@ -7,7 +7,6 @@ due to images that look like members to it whoever was trained on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,15 +78,6 @@ def mirror_test(
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * (tail + 1) / (n_resamples + 1))
     return Mirrored(auc, 1 - swapped, auc + swapped - 1, float(low), float(high), float(p_value))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for looking several times (Holm, 1979), in the order given; each in 0 to 1."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted
 
 
 def _auc(ranks: IntArray, positive: IntArray, negative: IntArray) -> float:

@@ -86,6 +86,28 @@ class RocPoints(_Record):
     """Largest TPR within each FPR."""
 
 
+class Transferred(_Record):
+    """Rates on the audit set at a threshold that was chosen on the calibration set for a false-positive rate."""
+
+    max_fpr: float = Field(ge=0, le=1)
+    """Largest FPR on the calibration set."""
+
+    n_calibration: int = Field(ge=0)
+    """Non-members of the calibration set, from which the threshold comes."""
+
+    chosen_fpr: float | None = Field(default=None, ge=0, le=1)
+    """FPR on the calibration set at the threshold; None when undefined."""
+
+    tpr: Metric
+    """TPR on the audit set; `realised` and `count` are of its non-members, here and in `fpr`."""
+
+    fpr: Metric
+    """FPR on the audit set; it need not be near `max_fpr`."""
+
+    holds: Literal["yes", "too high", "too low"] | None = None
+    """Whether that FPR can be that of non-members like those of the calibration set; None when undefined."""
+
+
 class Evaluation(_Record):
     """All metrics of one attack on one audit set."""
 
@@ -116,6 +138,9 @@ class Evaluation(_Record):
     asr_calibrated: Metric
     """(TPR + TNR) / 2 at the threshold chosen on the calibration set."""
 
+    transferred: tuple[Transferred, ...] = ()
+    """TPR and FPR at thresholds chosen on the calibration set; empty in results of earlier versions."""
+
     roc: RocPoints = RocPoints()
     """The curve."""
 
@@ -126,17 +151,57 @@ class Evaluation(_Record):
     """Number of resamples."""
 
 
-class ClearsBlind(_Record):
-    """Whether an attack does better than classifiers that never query the target."""
+class Gap(_Record):
+    """A difference of one metric between two scores of the same samples."""
 
-    verdict: Literal["clears", "does not clear", "unknown"]
-    """`clears` when the attack's whole interval lies above the baseline."""
+    against: str
+    """What is taken off: the label of a row, or what it was run on."""
 
-    baseline: float | None = None
-    """AUC to beat: the best blind one, at least 0.5; None when there is none to compare with."""
+    value: float | None = Field(ge=-1, le=1)
+    """None when undefined."""
+
+    low: float | None = Field(ge=-1, le=1)
+    """Lower end of the 95 % interval; None where there is none."""
+
+    high: float | None = Field(ge=-1, le=1)
+    """Upper end."""
+
+    p_value: float | None = Field(ge=0, le=1)
+    """Two-sided, of no difference, not adjusted."""
+
+    adjusted: float | None = Field(default=None, ge=0, le=1)
+    """The same, adjusted for all that were tested together (Holm); None where that is not done."""
+
+    method: str | None = None
+    """How the interval was made."""
 
     reason: str | None = None
-    """Why the verdict is `unknown`."""
+    """Why there is no difference, or no interval of it."""
+
+
+Word = Literal["clears blind", "does not clear blind", "at chance", "too few samples", "no blind baseline"]
+
+
+class Verdict(_Record):
+    """What one metric of one attack shows beside chance and classifiers that never ask the target."""
+
+    verdict: Word
+    """See `metrics/verdict.py`."""
+
+    chance: float = Field(ge=0, le=1)
+    """What a score that knows nothing gives."""
+
+    blind: Gap | None = None
+    """Difference to the best blind baseline of what the attack reads, on the same samples."""
+
+    p_value: float | None = Field(default=None, ge=0, le=1)
+    """Of doing no better than some blind baseline or chance: the largest over all of them."""
+
+    adjusted: float | None = Field(default=None, ge=0, le=1)
+    """The same, adjusted over the attacks of the table (Holm)."""
+
+    reason: str | None = None
+    """What is to be said of it: why samples are too few, or a baseline is missing."""
 
 
 class Exceedance(_Record):

@@ -205,13 +205,20 @@ def best_threshold(scores: ArrayLike, member: ArrayLike) -> float:
         ValueError: if the input is not valid or a class is missing.
     """
     roc = exact_roc(scores, member)
-    best = _most_balanced(roc)
-    at = float(roc.thresholds[best])
-    if best == 0:
-        return at
-    below = float(roc.thresholds[best + 1])
-    middle = below / 2 + at / 2  # each halved first: the sum of two large floats overflows
-    return middle if below < middle <= at and math.isfinite(middle) else at
+    return carried(roc, float(roc.thresholds[_most_balanced(roc)]))
+
+
+def carried(roc: Roc, threshold: float) -> float:
+    """A threshold of a curve as it is carried over to other samples: half way to the next score below.
+
+    +inf, which calls nothing a member, stays; so does the lowest score.
+    """
+    at = int(np.flatnonzero(roc.thresholds == threshold)[0])
+    if at == 0 or at + 1 == roc.thresholds.size:
+        return threshold
+    below = float(roc.thresholds[at + 1])
+    middle = below / 2 + threshold / 2  # each halved first: the sum of two large floats overflows
+    return middle if below < middle <= threshold and math.isfinite(middle) else threshold
 
 
 def log_points(roc: Roc, max_points: int = 1000) -> tuple[list[float], list[float]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mia_bench.metrics.mirror import holm
+from mia_bench.metrics.holm import holm
 
 WORD = re.compile(r"[^\W_]+")
 LEAST_HALF = 10  # samples

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -12,7 +11,7 @@ from mia_bench.metrics import roc as exact
 from mia_bench.metrics.delong import auc_interval
 from mia_bench.metrics.inputs import checked, why_no_comparison
 from mia_bench.metrics.intervals import Estimate
-from mia_bench.metrics.models import ClearsBlind, Evaluation, Metric, RocPoints, Status
+from mia_bench.metrics.models import Evaluation, Metric, RocPoints, Status
 from mia_bench.metrics.roc import OperatingPoint
 
 MIN_ERRORS_TO_REPORT = 10
@@ -118,35 +117,6 @@ def tail_status(max_rate: float, n: int, kind: str = "non-members") -> tuple[Sta
     if allowed < MIN_ERRORS_TO_REPORT:
         return "flagged", False, f"{found}: fewer than {MIN_ERRORS_TO_REPORT}, so the threshold is unsteady"
     return "ok", allowed >= MIN_ERRORS_TO_RANK, None
-
-
-def clears_blind(auc: Metric, blind: Sequence[Metric], missing: str = "") -> ClearsBlind:
-    """Whether an attack's AUC clears the blind baselines of the modality it uses.
-
-    It does when the lower end of its interval lies above 0.5 and above the best blind AUC.
-
-    Args:
-        auc: the attack's AUC.
-        blind: AUCs of the blind baselines on the very same samples.
-        missing: why there are none, where some were run.
-
-    Returns:
-        The verdict; `unknown` when the attack's AUC is undefined, no baseline was run, or an undefined one
-        could have changed the verdict.
-    """
-    known = [one.value for one in blind if one.value is not None]
-    baseline = max([0.5, *known]) if known else None
-    if auc.low is None:
-        return ClearsBlind(verdict="unknown", baseline=baseline, reason=f"the attack's AUC is undefined: {auc.reason}")
-    if not blind:
-        return ClearsBlind(verdict="unknown", reason=missing or "no blind baseline was run")
-    if auc.low <= (0.5 if baseline is None else baseline):
-        return ClearsBlind(verdict="does not clear", baseline=baseline)
-    for one in blind:
-        if one.value is None:
-            why = f"a blind baseline is undefined: {one.reason}"
-            return ClearsBlind(verdict="unknown", baseline=baseline, reason=why)
-    return ClearsBlind(verdict="clears", baseline=baseline)
 
 
 def _tail(max_rate: float, n: int, kind: str, estimate: Estimate, point: OperatingPoint) -> Metric:

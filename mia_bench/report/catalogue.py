@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def show_catalogue(registry: Registry, kinds: Sequence[str], as_json: bool) -> None:
-    """Print attacks, datasets, targets, encoders and plugins."""
+    """Print attacks, datasets, targets, encoders, executors and plugins."""
     content = {kind: _LISTERS[kind](registry) for kind in kinds}
     if as_json:
         print(json_text(content))
@@ -48,7 +48,7 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
     aliases = {alias for cls in registry.attacks.values() for alias in cls.aliases}
     if base in registry.attacks or base in aliases:
         return _attack(attack_of(registry, name))
-    for book in (registry.datasets, registry.targets, registry.encoders):
+    for book in (registry.datasets, registry.targets, registry.encoders, registry.executors):
         if base in book:
             cls = book[base]
             return {**described(cls), **({"usage": usage(cls)} if book is registry.datasets else {})}
@@ -56,7 +56,8 @@ def _described(registry: Registry, name: str) -> dict[str, Any]:
     if broken is None:
         from mia_bench.plugins import suggest
 
-        known = [*registry.attacks, *registry.datasets, *registry.targets, *registry.encoders]
+        books = (registry.attacks, registry.datasets, registry.targets, registry.encoders, registry.executors)
+        known = [name for book in books for name in book]
         raise UsageError(f"unknown name {name!r}", suggest(base, known), "`mia-bench list` shows all names")
     content = {"plugin": broken.name, "origin": broken.origin, "status": "broken", "error": broken.error}
     return {**content, "traceback": broken.trace}
@@ -134,6 +135,10 @@ def _encoders(registry: Registry) -> list[dict[str, Any]]:
     ]
 
 
+def _executors(registry: Registry) -> list[dict[str, Any]]:
+    return [{"name": name, "summary": cls.meta.summary} for name, cls in sorted(registry.executors.items())]
+
+
 def _plugins(registry: Registry) -> list[dict[str, Any]]:
     return [
         {"name": p.name, "origin": p.origin, "status": p.status, "provides": p.provides, "error": p.error}
@@ -146,6 +151,7 @@ _LISTERS = {
     "datasets": _datasets,
     "targets": _targets,
     "encoders": _encoders,
+    "executors": _executors,
     "plugins": _plugins,
 }
 
@@ -173,6 +179,8 @@ def described(cls: Any) -> dict[str, Any]:
 def queries_text(cls: type[Attack], preset: str = "") -> str:
     """Queries per image, by kind of target where that matters."""
     params = cls.Params.model_validate(cls.presets[preset] if preset else {})
+    if bases := cls(params).requires():
+        return f"those of {', '.join(bases)}"
     counts = [cls(params.resolved(kind)).queries() for kind in ("pixel", "latent")]
     return str(counts[0]) if counts[0] == counts[1] else f"{counts[0]} (pixel), {counts[1]} (latent)"
 

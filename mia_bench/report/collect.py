@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,18 @@ if TYPE_CHECKING:
     from mia_bench.engine.prepare import Prepared
 
 
-def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = None) -> None:
-    """Print the planned attacks with resolved parameters and their queries, and what they are expected to cost."""
+def show_plan(
+    prepared: Prepared, as_json: bool, foreseen: Estimate | None = None, beside: Sequence[Prepared] = ()
+) -> None:
+    """Print the planned attacks with resolved parameters and their queries, and what they are expected to cost.
+
+    `beside` are the controls of the run.
+    """
     plan = prepared.plan
     if as_json:
         cost = {"estimate": {**asdict(foreseen), "seconds": foreseen.seconds}} if foreseen else {}
-        print(json_text(plan.model_dump(mode="json") | cost))
+        added = [{"captions": one.plan.captions, "attacks": _read(one), "queries": _queries(one)} for one in beside]
+        print(json_text(plan.model_dump(mode="json") | ({"controls": added} if added else {}) | cost))
         return
     n = len(plan.samples.id)
     rows = [
@@ -32,6 +39,9 @@ def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = Non
     ]
     print(printable(f"{plan.dataset} on {plan.target} ({plan.target_kind}): {n} samples\n"))
     print(table(rows, ["attack", "queries per image", "in all", "parameters"], right=(1, 2)))
+    for one in beside:
+        again = f"controls: {', '.join(_read(one))} again with {one.plan.captions} captions"
+        print(printable(f"{again}, {_queries(one):,} queries more"))
     if plan.captions != "true":
         print(printable(captions_text(plan.captions)))
     if plan.division:
@@ -41,6 +51,15 @@ def show_plan(prepared: Prepared, as_json: bool, foreseen: Estimate | None = Non
     if foreseen:
         print("\n" + "\n".join(_cost(foreseen)))
     print(printable(f"\nrun folder: {prepared.store.folder}"))
+
+
+def _read(control: Prepared) -> list[str]:
+    return [a.label for a in control.plan.attacks if not a.control]
+
+
+def _queries(control: Prepared) -> int:
+    plan = control.plan
+    return sum(a.queries * int(plan.samples.first(a.samples).sum()) for a in plan.attacks)
 
 
 def _cost(foreseen: Estimate) -> list[str]:

@@ -1,27 +1,18 @@
-"""What `inspect` found, as one page with pictures that needs nothing else: no network, no script.
-
-Captions, names and images come from strangers: text is escaped, and pictures are decoded, shrunk and encoded anew.
-"""
+"""What `inspect` found, as one page with pictures that needs nothing else: no network, no script."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mia_bench.dataset import Sample
-from mia_bench.errors import SampleError, UsageError, brief
+from mia_bench.errors import SampleError
 from mia_bench.inspection import Alike, Class, Inspection
 from mia_bench.report.inspect import class_name, notes, spread, tables
-from mia_bench.report.text import printable
+from mia_bench.report.page import KINDS, SAID, render, short, thumbnail, write
 
 EXAMPLES, LOTS, IN_LOT = 12, 20, 6  # of each class; groups of each kind; pictures of a group
-SIDE = 160  # px of a thumbnail's longer side
-CAPTION = 120  # characters
-KINDS = {True: "member", False: "nonmember", None: "unknown"}
-SAID = {True: "member", False: "non-member", None: "unknown"}
 MEASURES = {"width": "width, px", "height": "height, px", "aspect": "width/height", "bytes": "bytes"}
 LENGTHS = {"characters": "caption, characters", "words": "caption, words"}
 
@@ -37,27 +28,15 @@ def write_page(path: Path, found: Inspection, samples: Sequence[Sample]) -> None
     Raises:
         UsageError: The file cannot be written.
     """
-    try:
-        path.write_text(page(found, samples), encoding="utf-8")
-    except OSError as error:
-        why = error.strerror or brief(error)
-        raise UsageError(f"file {path}", why, "give --html a path that can be written") from error
+    write(path, page(found, samples))
 
 
 def page(found: Inspection, samples: Sequence[Sample]) -> str:
     """The page's text."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    house = Environment(
-        loader=PackageLoader("mia_bench.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,  # what is markup already stays
-        trim_blocks=True,
-    )
     by_id = {s.id: s for s in samples}
     chosen = {s.id for s in samples} - found.damaged.keys()
-    return house.get_template("inspect.html").render(
+    return render(
+        "inspect.html",
         found=found,
         tables=tables(found),
         notes=notes(found),
@@ -109,12 +88,11 @@ def _lots(alike: Alike, by_id: Mapping[str, Sample]) -> list[dict[str, Any]]:
 
 
 def _item(sample: Sample) -> dict[str, Any]:
-    caption = sample.caption or ""
     item = {
         "id": sample.id,
         "kind": KINDS[sample.member],
         "where": f"{sample.split} {SAID[sample.member]}",
-        "caption": caption if len(caption) <= CAPTION else caption[:CAPTION] + " ...",
+        "caption": short(sample.caption),
         "image": "",
         "reason": "",
     }
@@ -122,7 +100,4 @@ def _item(sample: Sample) -> dict[str, Any]:
         image = sample.open()
     except SampleError as error:
         return {**item, "reason": error.why or error.what}
-    image.thumbnail((SIDE, SIDE))
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=80)
-    return {**item, "image": f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"}
+    return {**item, "image": thumbnail(image)}

@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from statistics import mean, stdev
 
 from tabulate import tabulate
 
 from mia_bench.engine.run import read_result
+from mia_bench.engine.seeds import Spread, apart
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.report.markdown import markdown
 from mia_bench.report.table import interval, percent, tail
 from mia_bench.report.text import seconds_text
+from mia_bench.report.verdicts import blind_value, without_pairs, word
 from mia_bench.result import MEMBERSHIP, Result, Row
 
 HEADERS = (
@@ -25,23 +26,14 @@ HEADERS = (
     "TPR@1%FPR",
     "ASR*",
     "blind",
-    "clears",
+    "verdict",
+    "mirror",
     "queries",
     "per image",
     "notes",
 )
-ALIGN = ("left", "right", "right", "right", "right", "right", "right", "left", "right", "right", "left")
-SAME = (
-    "dataset_revision",
-    "target_fingerprint",
-    "reference_fingerprint",
-    "samples_hash",
-    "n_members",
-    "n_nonmembers",
-    "dtype",
-    "latent",
-    "independent_noise",
-)
+ALIGN = ("left", *["right"] * 6, "left", "right", "right", "right", "left")
+MIRROR = HEADERS.index("mirror")
 INTRODUCTION = """\
 # Leaderboard
 
@@ -54,8 +46,12 @@ the same recipe would vary.
 - **TPR@1%FPR** is in percent, with the false-positive rate realised; `!`: few false positives behind it, too unsteady \
 to rank by.
 - **ASR\\*** is the largest accuracy (percent) over thresholds chosen on the audit set itself: optimistic.
-- **blind** is the best AUC, at least 0.5, of classifiers that never ask the target; an attack **clears** it when its \
-whole interval lies above.
+- **blind** is the best AUC of classifiers that read what the attack reads and never ask the target, on the same \
+images. **Verdicts** are on the AUC: *clears blind* where the attack is better than chance and than all of them \
+(paired, p < 0.05 after Holm over the table's attacks), *at chance* where its interval holds 0.5, *does not clear \
+blind* elsewhere.
+- **mirror** is AUC + AUC_mirror − 1 with its 95 % interval (`mia-bench mirror`): 0 for an attack that reads the model \
+alone; *the split shows* where it is not (p < 0.05 after Holm).
 - **queries** and time are per image, as if the attack ran alone; times are of the device named below each table.
 """
 
@@ -65,7 +61,7 @@ def leaderboard(folder: Path, called: str) -> str:
 
     Args:
         folder: Holds the results: JSON files as `run --json` prints them; other JSON files, and results of other
-            tasks than membership, are passed over.
+            tasks than membership and of imported scores, are passed over.
         called: What the page calls the folder.
 
     Raises:
@@ -79,12 +75,16 @@ def leaderboard(folder: Path, called: str) -> str:
             f"leaderboard from {folder}", "no result there", f"`mia-bench run --json > {folder}/NAME.json`"
         )
     key = _section_of
-    sections = [_section(title, dict(same)) for title, same in groupby(sorted(results.items(), key=key), key=key)]
+    mirrors = mirrored(folder)
+    sections = [
+        _section(title, dict(same), mirrors) for title, same in groupby(sorted(results.items(), key=key), key=key)
+    ]
     return "\n".join([INTRODUCTION.format(folder=called), *sections])
 
 
 def recorded(folder: Path) -> dict[str, Result]:
-    """File name -> result on membership; JSON files that are none (no `rows`, another task) are passed over.
+    """File name -> result on membership; JSON files that are none (no `rows`, another task, imported)
+    are passed over.
 
     Raises:
         UnavailableError: A file is no JSON, or a damaged result.
@@ -97,20 +97,50 @@ def recorded(folder: Path) -> dict[str, Result]:
             raise UnavailableError(f"result {path}", f"not JSON: {error}", "record it again") from error
         if isinstance(content, dict) and "rows" in content and "schema_version" in content:
             found[path.name] = read_result(path)
-    return {name: result for name, result in found.items() if result.task == MEMBERSHIP}
+    return {name: result for name, result in found.items() if result.task == MEMBERSHIP and not result.sources}
+
+
+def mirrored(folder: Path) -> dict[str, dict[str, str]]:
+    """Target -> attack -> its deviation in words, from what `mia-bench mirror` found and the folder keeps.
+
+    Raises:
+        UnavailableError: A file is damaged.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("benchmark") != "mirror":
+            continue
+        try:
+            words = {
+                row["label"]: f"{row['deviation']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+                + ("" if row["passes"] else "; the split shows")
+                for row in content["attacks"]
+            }
+            found |= {target: words for target in content["runs"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnavailableError(f"result {path}", f"no mirror test: {error!r}", "record it again") from error
+    return found
 
 
 def _section_of(item: tuple[str, Result]) -> str:
     return f"{item[1].dataset} × {item[1].target}"
 
 
-def _section(title: str, results: Mapping[str, Result]) -> str:
-    ordered = sorted(results.values(), key=lambda result: result.seed)
+def _section(title: str, results: Mapping[str, Result], mirrors: Mapping[str, Mapping[str, str]]) -> str:
+    ordered = sorted(results.values(), key=lambda result: result.seed or 0)
     _belong_together(title, results)
     first = ordered[0]
     rows = sorted(first.rows, key=lambda row: (row.control, -_auc(row), row.label))
+    mirror = mirrors.get(first.target, {})
+    body = [_cells(row, ordered, mirror.get(row.label, "")) for row in rows]
+    shown = [i for i in range(len(HEADERS)) if i != MIRROR or mirror]
     table = tabulate(
-        [_cells(row, ordered) for row in rows], headers=HEADERS, tablefmt="pipe", colalign=ALIGN, disable_numparse=True
+        [[line[i] for i in shown] for line in body],
+        headers=[HEADERS[i] for i in shown],
+        tablefmt="pipe",
+        colalign=[ALIGN[i] for i in shown],
+        disable_numparse=True,
     )
     return f"## {markdown(title)}\n\n{table}\n\n{_provenance(ordered)}\n"
 
@@ -120,13 +150,10 @@ def _belong_together(title: str, results: Mapping[str, Result]) -> None:
 
     Later seeds may lack rows of the first, not the other way about: the first decides what is shown.
     """
-    name, first = min(results.items(), key=lambda item: item[1].seed)
-    seeds: dict[int, str] = {}
+    name, first = min(results.items(), key=lambda item: item[1].seed or 0)
+    seeds: dict[int | None, str] = {}
     for other_name, other in results.items():
-        differing = [field for field in SAME if getattr(first, field) != getattr(other, field)]
-        differing += sorted(label for label, row in _rows(other).items() if _rows(first).get(label) != row)
-        if len(results) > 1 and other.noise.startswith("recorded"):
-            differing.append("recorded noise")
+        differing = apart(first, other) if len(results) > 1 else []
         if other.seed in seeds:
             differing.append(f"seed {other.seed} twice")
         if differing:
@@ -139,22 +166,18 @@ def _belong_together(title: str, results: Mapping[str, Result]) -> None:
         seeds[other.seed] = other_name
 
 
-def _rows(result: Result) -> dict[str, object]:
-    return {row.label: (row.params, row.definition, row.status, row.n) for row in result.rows}
-
-
 def _auc(row: Row) -> float:
     value = row.evaluation.auc.value if row.evaluation else None
     return -1.0 if value is None else value
 
 
-def _cells(row: Row, results: Sequence[Result]) -> list[str]:
+def _cells(row: Row, results: Sequence[Result], mirror: str) -> list[str]:
     if row.evaluation is None:
-        return [markdown(row.label), "0", "–", "", "", "", "", row.status, "", "", markdown(row.reason or "")]
+        return [markdown(row.label), "0", "–", "", "", "", "", row.status, "", "", "", markdown(row.reason or "")]
     same = [other.evaluation for result in results for other in result.rows if other.label == row.label]
-    each = [evaluation.auc.value for evaluation in same if evaluation and evaluation.auc.value is not None]
-    seeds = f"{mean(each):.3f} ± {stdev(each):.3f} ({len(each)})" if len(each) > 1 and not row.control else ""
-    verdict = {"clears": "yes", "does not clear": "no"}.get(row.blind.verdict, "unknown") if row.blind else "control"
+    auc = Spread.of([evaluation.auc for evaluation in same if evaluation])
+    seeds = "" if auc.sd is None or row.control else f"{auc.mean:.3f} ± {auc.sd:.3f} ({len(auc.values)})"
+    blind = blind_value(row)
     notes = [f"{name}={row.params[name]}" for name in row.changed] + [*row.tags]
     notes += [f"{name} {value:.3g}" for name, value in row.fitted.items() if name not in row.changed]
     return [
@@ -164,8 +187,9 @@ def _cells(row: Row, results: Sequence[Result]) -> list[str]:
         seeds,
         tail(row.evaluation.tpr_at_1),
         percent(row.evaluation.asr_oracle),
-        "" if row.blind is None or row.blind.baseline is None else f"{row.blind.baseline:.3f}",
-        verdict,
+        "" if blind is None else f"{blind:.3f}",
+        "control" if row.control else word(row),
+        mirror,
         "–" if row.queries is None else f"{row.queries:.4g}",
         "–" if row.seconds is None else seconds_text(row.seconds),
         markdown(", ".join(notes)),
@@ -182,6 +206,7 @@ def _provenance(results: Sequence[Result]) -> str:
         f"target {first.target_fingerprint[:12]}; {first.dtype}, latents by {first.latent}; "
         f"noise seeds {', '.join(str(result.seed) for result in results)}",
     ]
+    lines += without_pairs(first)
     for made in environments.values():
         device, libraries = made.get("device", {}), made.get("libraries", {})
         versions = ", ".join(

@@ -22,7 +22,7 @@ def parameters(cls: type[Attack]) -> list[dict[str, str]]:
             "type": type_text(schema),
             "default": _default(schema),
             "stage": schema.get("stage", "measure"),
-            "meaning": next(filter(None, (_meaning(name, text) for text in texts)), ""),
+            "meaning": next(filter(None, (meaning(name, text) for text in texts)), ""),
         }
         for name, schema in cls.Params.model_json_schema().get("properties", {}).items()
     ]
@@ -59,7 +59,7 @@ def _default(schema: Mapping[str, Any]) -> str:
     return value_text(schema.get("default"))
 
 
-def _meaning(name: str, text: str) -> str:
+def meaning(name: str, text: str) -> str:
     """What the docstring says of a parameter: `name: text`, with the indented lines that follow."""
     found = re.search(rf"^( *){re.escape(name)}: (.*(?:\n\1 +.*)*)", text, re.MULTILINE)
     return " ".join(found[2].split()) if found else ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mia_bench.hookspecs import hookimpl
-from mia_bench.report.text import seconds_text
+from mia_bench.report.text import printable, seconds_text
 
 if TYPE_CHECKING:
     from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
@@ -30,7 +30,8 @@ class Reporter:
 
     @hookimpl
     def mia_bench_run_started(self, event: RunStarted) -> None:
-        self.folder, self.pending, self.began = event.folder, event.pending, time.monotonic()
+        self.folder = self.folder or event.folder  # controls are below it
+        self.pending, self.began, self.done = event.pending, time.monotonic(), 0
         self.start(event)
 
     @hookimpl
@@ -60,11 +61,11 @@ class Lines(Reporter):
 
     def start(self, event: RunStarted) -> None:
         if not event.pending:
-            self.say(f"nothing to measure: all {event.stored} samples are stored")
+            self.say(f"nothing to measure{_with(event)}: all {event.stored} samples are stored")
             return
         stored = f", {event.stored} already stored" if event.stored else ""
         batches = "1 batch" if event.batches == 1 else f"{event.batches} batches"
-        self.say(f"measuring {event.pending} samples in {batches}{stored}: {', '.join(event.labels)}")
+        self.say(f"measuring {event.pending} samples in {batches}{_with(event)}{stored}: {', '.join(event.labels)}")
 
     def step(self, event: BatchMeasured) -> None:
         now = time.monotonic()
@@ -109,7 +110,7 @@ class Bar(Reporter):
         )
         self.progress.start()
         stored = f" ({event.stored} stored)" if event.stored else ""
-        self.task = self.progress.add_task(f"measuring{stored}", total=event.pending)
+        self.task = self.progress.add_task(f"measuring{_with(event)}{stored}", total=event.pending)
 
     def step(self, event: BatchMeasured) -> None:
         self.progress.update(self.task, completed=event.done)
@@ -117,6 +118,11 @@ class Bar(Reporter):
     def stop(self) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+
+def _with(event: RunStarted) -> str:
+    workers = f" on {event.workers} workers" if event.workers > 1 else ""
+    return workers + ("" if event.captions == "true" else printable(f" with {event.captions} captions"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""`docs/attacks.md`, `docs/datasets.md` and `docs/targets.md`: their sections are made of metadata and docstrings."""
+"""`docs/attacks.md`, `docs/datasets.md` and `docs/targets.md`: their sections are made of metadata and docstrings.
+
+The pages of `docs/reference` are made in `manual.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from mia_bench.dataset import Dataset
 from mia_bench.engine.select import attack_of
 from mia_bench.errors import UsageError
 from mia_bench.report.catalogue import cell, described, queries_text, usage
+from mia_bench.report.manual import PAGES, page
 from mia_bench.report.markdown import code, fenced, markdown, markdown_table, paper_link, prose
 from mia_bench.report.parameters import parameters, value_text
 
@@ -34,7 +38,7 @@ parameter of the stage `score` can be changed without measuring anew: `mia-bench
 
 
 def show_markdown(registry: Registry, name: str) -> None:
-    """Print the page of all attacks, datasets or targets, or the section of one.
+    """Print a whole page, or the section of one attack, dataset or target.
 
     Raises:
         UsageError: The name is of none of these.
@@ -42,10 +46,13 @@ def show_markdown(registry: Registry, name: str) -> None:
     books: dict[str, Mapping[str, Any]] = {"datasets": registry.datasets, "targets": registry.targets}
     if name == "all":
         print(attacks_page(registry), end="")
+    elif name in PAGES:
+        print(page(name), end="")
     elif name in books:
         print((TEMPLATES / f"{name}.md").read_text(encoding="utf-8").replace("{entries}", entries(books[name])), end="")
-    elif name in registry.encoders:
-        raise UsageError(f"{name} as Markdown", "encoders have no such page", "leave out --markdown")
+    elif name in registry.encoders or name in registry.executors:
+        kind = "encoders" if name in registry.encoders else "executors"
+        raise UsageError(f"{name} as Markdown", f"{kind} have no such page", "leave out --markdown")
     else:
         own = next((book[name] for book in books.values() if name in book), None)
         print(entry(own) + "\n" if own else attack_section(attack_of(registry, name)), end="")

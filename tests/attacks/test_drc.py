@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from able import Able
 from captioned import SIDE, Captioned, asked, batch_of, make, measured, opened
 from pydantic import ValidationError
 
 from mia_bench import Capability
 from mia_bench.attack import PARTIAL
 from mia_bench.encoder import Encoder, EncoderMeta, Offer
+from mia_bench.testing import TinyTarget
 from mia_bench_plugins.attacks.drc import DRC
 from mia_bench_plugins.encoders.emoji import EmojiLpips
 from mia_bench_plugins.targets.emoji import EmojiOvertrain
@@ -125,7 +125,7 @@ def test_a_model_that_knows_the_image_scores_higher():
 
 def test_latents_with_a_hidden_pixel_are_made_anew():
     """One grey pixel in the corner of a cell: the whole cell comes from the model, its other pixels from the image."""
-    target = Able()
+    target = TinyTarget()
     target.encoders = {"squares": Squares()}
     target.open(rows=4)
     batch = batch_of(target)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from able import Able
 from captioned import Captioned, asked, batch_of, make, measured, opened, scores
 from distances import Distance, by_heart, gap, random_convolution
 from pydantic import ValidationError
@@ -16,6 +15,7 @@ from mia_bench.diffusion.schedule import Schedule
 from mia_bench.diffusion.ssim import ssim
 from mia_bench.encoder import Offer
 from mia_bench.errors import NothingError
+from mia_bench.testing import TinyTarget
 from mia_bench_plugins.attacks.rediffuse import ReDiffuse, grey_distance
 
 FEW = {"t": 100, "k": 50, "n": 3}
@@ -116,7 +116,7 @@ def test_whose_distance():
 
 def test_as_the_stable_diffusion_program_has_it(emoji_samples, make_batch):
     """One variation of 2z - 1 with linear betas, guided, against the decoded latents, in grey."""
-    target = seeing(Able())
+    target = seeing(TinyTarget())
     batch = make_batch(target, emoji_samples[:3])
     attack = ReDiffuse(ReDiffuse.Params(**ReDiffuse.presets["repo-sd"]).resolved("latent"))
     linear = Schedule.from_betas(np.linspace(0.00085, 0.012, 1000))

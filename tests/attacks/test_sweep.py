@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from able import Able
 from captioned import Captioned, asked, batch_of, make, measured, opened
 from distances import Distance, by_heart, gap, random_convolution
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from mia_bench.attack import PARTIAL, Measured
 from mia_bench.diffusion.sampler import path
 from mia_bench.diffusion.views import resized
 from mia_bench.encoder import Offer
+from mia_bench.testing import TinyTarget
 from mia_bench_plugins.attacks.sweep import Sweep
 
 FEW = {"strengths": (0.02, 0.5, 1.0), "steps": 10, "repeats": 2}
@@ -178,7 +178,7 @@ def test_captions_guide_it():
 
 
 def test_the_autoencoders_own_error(emoji_samples, make_batch):
-    target = seeing(Able())
+    target = seeing(TinyTarget())
     batch = make_batch(target, emoji_samples[:3])
     found = make(Sweep, **FEW).measure(batch, target)["autoencoder"]
     assert torch.equal(found, gap(target.decode(batch.x0).clamp(-1, 1), batch.pixels))

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from able import Able
 from captioned import SIDE, Captioned, asked, batch_of, make, measured, opened
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from mia_bench.encoder import Encoder, EncoderMeta, Offer
 from mia_bench.errors import NothingError, SampleError
 from mia_bench.fit import TAG
 from mia_bench.metrics import auc
+from mia_bench.testing import TinyTarget
 from mia_bench_plugins.attacks.wu_distance import WuIII, WuIIS
 from mia_bench_plugins.attacks.wu_pixel import WuIIP, WuIP
 from mia_bench_plugins.attacks.wu_semantic import WuIS, WuIV
@@ -76,7 +76,7 @@ def of(cls, **params):
 def test_six_attacks_ask_for_600_queries_and_100_run(make_batch, emoji_samples):
     pictures = []
 
-    class Target(Able):
+    class Target(TinyTarget):
         def picture(self, latents):
             pictures.append(len(latents))
             return super().picture(latents)
@@ -146,7 +146,7 @@ def test_embeddings_by_hand(painter):
 
 
 def test_the_bits_do_not_depend_on_the_batch(make_batch, emoji_samples):
-    target = Able()
+    target = TinyTarget()
     target.encoders = {"eye": Eye()}
     target.open(rows=4)
     for attack in (of(WuIP, steps=2, side=20), of(WuIIP, steps=2), of(WuIV, steps=2)):

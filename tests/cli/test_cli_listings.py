@@ -13,7 +13,7 @@ from mia_bench.errors import ExitStatus
 from mia_bench.plugins import Registry
 from mia_bench.report.parameters import parameters
 
-HEAVY = ("torch", "diffusers", "transformers", "sklearn", "scipy", "pyarrow")
+HEAVY = ("torch", "diffusers", "transformers", "sklearn", "scipy", "pyarrow", "unittest", "matplotlib")
 NAMES = ("clid", "loss", "mc", "pia", "pian", "blind")
 
 
@@ -58,6 +58,7 @@ def test_list_shows_everything(cli):
         "DATASETS",
         "TARGETS",
         "ENCODERS",
+        "EXECUTORS",
         "PLUGINS",
     ]
     for name in (*NAMES, "fluent-emoji", "folder", "emoji-realworld", "stable-diffusion"):
@@ -66,7 +67,7 @@ def test_list_shows_everything(cli):
 
 def test_list_as_json(cli):
     found = json.loads(cli("list", "--json").out)
-    assert list(found) == ["attacks", "datasets", "targets", "encoders", "plugins"]
+    assert list(found) == ["attacks", "datasets", "targets", "encoders", "executors", "plugins"]
     assert {a["name"] for a in found["attacks"]} == set(Registry.load().attacks) > set(NAMES)
     assert {p["status"] for p in found["plugins"]} == {"ok"}
     assert list(json.loads(cli("list", "targets", "--json").out)) == ["targets"]
@@ -173,7 +174,8 @@ def test_an_attack_has_a_price(name):
         for kind in ("pixel", "latent"):
             queries = cls(cls.Params(**preset).resolved(kind)).queries()
             assert isinstance(queries, int)
-            assert (queries > 0) != issubclass(cls, Control)
+            combines = cls(cls.Params(**preset).resolved(kind)).requires()
+            assert (queries > 0) != (issubclass(cls, Control) or bool(combines))
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))

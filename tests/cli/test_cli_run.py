@@ -27,7 +27,7 @@ def test_a_run_prints_a_table_and_where_it_is(tiny_run, tmp_path):
 
 def test_why_there_is_no_blind_baseline_is_said(tiny_run):
     said = tiny_run().out.splitlines()
-    assert "blind unknown: control blind: 3 groups of members, 10 needed" in said
+    assert [line for line in said if "too few samples" in line]
 
 
 def test_the_same_command_again_says_that_nothing_is_left(tiny_run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -85,6 +86,28 @@ def test_captions_that_differ_are_found(few, change):
         assert roc_auc_score(few.member, score(features, measured)) > 0.9
 
 
+@pytest.mark.parametrize("qualities", [(75, 95), (90, 95), (80, 75)])
+def test_members_saved_at_another_jpeg_quality_are_found(few, qualities):
+    images = [
+        saved(image, qualities[0] if member else qualities[1])
+        for image, member in zip(few.images, few.member, strict=True)
+    ]
+    measured = put_together(measure(images, few.captions), few.member)
+    assert roc_auc_score(few.member, score("image", measured)) > 0.97
+
+
+def saved(image, quality):
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def test_lower_case_members_are_found(few):
+    captions = [c.lower() if m else c.capitalize() for c, m in zip(few.captions, few.member, strict=True)]
+    measured = put_together(measure(few.images, captions), few.member)
+    assert roc_auc_score(few.member, score("caption", measured)) > 0.97
+
+
 def test_nothing_is_found_under_permuted_labels(few):
     aucs = []
     for seed in range(8):
@@ -129,7 +152,7 @@ def test_every_image_gives_finite_features(size, kind):
         pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     terms = measure([Image.fromarray(pixels)], ["x"])
     assert {name: values.shape for name, values in terms.items()} == {
-        "image": (1, 46),
+        "image": (1, 53),
         "thumbnail": (1, 192),
         "embedding": (1, 64),
         "caption": (1, 1024),

@@ -21,10 +21,20 @@ def eps():
 def test_names_survive_the_algebra(x, eps):
     assert keys_of(x)[()] == "x"
     noised = SCHEDULE.noised(x, eps, [5, 7])
-    assert keys_of(noised).tolist() == ["q(x,e5,5)", "q(x,e7,7)"]
+    q, jump = (f"{name}:{SCHEDULE.mark}" for name in "qJ")
+    assert keys_of(noised).tolist() == [f"{q}(x,e5,5)", f"{q}(x,e7,7)"]
     one = SCHEDULE.noised(x, keyed(torch.ones(2, 1, 3, 3), "e5"), 5)
-    assert keys_of(one)[()] == "q(x,e5,5)"  # the same name as in the grid
-    assert keys_of(SCHEDULE.jump(one, x, 5, 7))[()] == "J(q(x,e5,5),x,5>7)"
+    assert keys_of(one)[()] == f"{q}(x,e5,5)"  # the same name as in the grid
+    assert keys_of(SCHEDULE.jump(one, x, 5, 7))[()] == f"{jump}({q}(x,e5,5),x,5>7)"
+
+
+def test_other_noise_levels_make_other_inputs(x):
+    eps = keyed(torch.ones(2, 1, 3, 3), "e")
+    others = Schedule.from_betas(np.linspace(1e-4, 0.01, 100)), Schedule.from_flow(100)
+    made = (SCHEDULE, *others, Schedule.from_betas(np.linspace(1e-4, 0.02, 100), "v_prediction"))
+    for named in ([s.noised(x, eps, 5) for s in made], [s.jump(x, eps, 5, 7) for s in made]):
+        names = [keys_of(one)[()] for one in named]
+        assert len(set(names[:3])) == 3 and names[3] == names[0], "what the network predicts does not matter"
 
 
 def test_one_unnamed_input_makes_the_result_unnamed(x, eps):

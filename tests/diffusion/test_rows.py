@@ -136,3 +136,20 @@ def test_padding_has_no_gradient():
     x = numbers(3).requires_grad_()
     (gradient,) = torch.autograd.grad(RowRunner(8)(Network(), x).sum(), x)
     assert torch.equal(gradient, torch.full((3, 1), 2.0))
+
+
+def test_gradients_are_the_same_in_any_thread():
+    """A convolution's gradient rounds by how many threads compute it, which OpenMP keeps for each thread."""
+    convolution, generator = torch.nn.Conv2d(4, 8, 3, padding=1), torch.Generator().manual_seed(0)
+    for weights in convolution.parameters():
+        weights.data = torch.randn(weights.shape, generator=generator)
+    x = torch.randn(2, 4, 16, 16, generator=generator)
+
+    def gradient(_):
+        with torch.enable_grad():
+            return torch.autograd.grad(convolution(x).square().sum(), [*convolution.parameters()])
+
+    pool = worker_pool(2)
+    here = gradient(0)
+    for there in pool.map(gradient, range(4)):
+        assert all(map(torch.equal, here, there))

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 from PIL import Image
-from stub_encoder import Stub
 
 from mia_bench.dataset import Sample
 from mia_bench.engine import captions
 from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.testing import StubEncoder
 
 
 def picture(i):
@@ -81,7 +81,7 @@ def test_a_sample_without_a_caption_neither_gives_nor_takes_one():
     assert found["s0"] is None and None not in [found[f"s{i}"] for i in range(1, 12)]
 
 
-class Counting(Stub):
+class Counting(StubEncoder):
     asked = 0
 
     def captioned(self, images):
@@ -112,7 +112,9 @@ def test_a_part_is_given_the_captions_of_the_whole():
 
 def test_an_image_that_cannot_be_read_gets_no_caption(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
-    found = by_id(recaptioned([Sample("x", tmp_path / "x.png", "f" * 64), *samples(2)], "generated", lambda n: Stub()))
+    found = by_id(
+        recaptioned([Sample("x", tmp_path / "x.png", "f" * 64), *samples(2)], "generated", lambda n: StubEncoder())
+    )
     assert found["x"] is None and all(found[f"s{i}"] for i in range(2))
 
 

@@ -5,7 +5,6 @@ import pipelines
 import pytest
 import tiny
 import torch
-from able import Able
 
 from mia_bench import Capability, TargetMeta, TargetOptions
 from mia_bench.attack import Control
@@ -14,12 +13,14 @@ from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.engine.run import run
 from mia_bench.errors import BrokenPluginError, UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.testing import TinyTarget
+from mia_bench_plugins.attacks import ensemble
 
 
 @pytest.fixture(scope="module")
 def registry():
     made = Registry.load()
-    made.targets |= {"able": Able, "tiny-mute": tiny.TinyWithoutCaptions}
+    made.targets |= {"able": TinyTarget, "tiny-mute": tiny.TinyWithoutCaptions}
     made.datasets["bare"] = tiny.dataset(tiny.icons(3, 2, (2, 0), caption=None), ())
     return made
 
@@ -48,11 +49,22 @@ def test_the_machine(registry, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_an_attack_requires_decides_whether_it_runs(registry):
+    registry.attacks = registry.attacks | {"ensemble": ensemble.Ensemble}
+    able = healthy(registry, "able")["attacks"]["ensemble"]
+    assert able["runs"] and able["queries"] == 5
+    kept = registry.attacks.pop("pian")
+    why = healthy(registry, "able")["attacks"]["ensemble"]["why"]
+    registry.attacks["pian"] = kept
+    del registry.attacks["ensemble"]
+    assert why.startswith("it requires pian: unknown attack 'pian'")
+
+
 def test_a_target_and_all_attacks(registry):
     found = healthy(registry, "able")
     target, attacks = found["target"], found["attacks"]
     assert (target["kind"], target["image_size"], target["input"]) == ("latent", 32, [4, 8, 8])
-    assert target["fingerprint"] == Able().fingerprint and set(target["seconds_per_row"]) == {"denoiser", "vae"}
+    assert target["fingerprint"] == TinyTarget().fingerprint and set(target["seconds_per_row"]) == {"denoiser", "vae"}
     assert set(attacks) == {n for n, c in registry.attacks.items() if not issubclass(c, Control)}
     assert attacks["loss"] == {"runs": True, "queries": 1, "presets": [], "why": None}
     assert "--reference" in attacks["noise-probe"]["why"]
@@ -130,7 +142,7 @@ def test_what_cannot_be_had_costs_no_more_than_itself(registry, arguments, kind,
 
 
 def test_a_faulty_target_plugin_is_named(registry):
-    class Faulty(Able):
+    class Faulty(TinyTarget):
         meta = TargetMeta(name="faulty", summary="", kind="latent", capabilities=frozenset({Capability.DENOISE}))
 
         def load(self):
@@ -142,8 +154,8 @@ def test_a_faulty_target_plugin_is_named(registry):
 
 
 def test_weights_that_do_not_fit(registry, tmp_path):
-    class Huge(Able):
-        meta = Able.meta.model_copy(update={"name": "huge"})
+    class Huge(TinyTarget):
+        meta = TinyTarget.meta.model_copy(update={"name": "huge"})
         reads = frozenset({"offload"})
 
         def load(self):

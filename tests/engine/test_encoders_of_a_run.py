@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
-from stub_encoder import Stub
 
 from mia_bench import Attack, Capability, EncoderMeta, Offer, hookimpl
 from mia_bench.attack import by_kind
@@ -18,10 +17,11 @@ from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.engine.run import run
 from mia_bench.errors import UnavailableError, UsageError
 from mia_bench.plugins import Registry
+from mia_bench.testing import StubEncoder
 from mia_bench_plugins.encoders.emoji import EmojiClip, EmojiLpips
 
 
-class Near(Stub):
+class Near(StubEncoder):
     meta = EncoderMeta(
         name="near",
         summary="",

@@ -68,10 +68,10 @@ def test_a_slower_network_takes_longer(tmp_path):
     class Slow(tiny.Tiny):
         meta = tiny.Tiny.meta.model_copy(update={"name": "slow"})
 
-        def predict(self, x, t, encoder_hidden_states):
+        def predict(self, x, t, **states):
             for _ in range(300):
-                super().predict(x, t, encoder_hidden_states)
-            return super().predict(x, t, encoder_hidden_states)
+                super().predict(x, t, **states)
+            return super().predict(x, t, **states)
 
     made = tiny.registry()
     made.targets["slow"] = Slow

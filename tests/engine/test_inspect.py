@@ -11,7 +11,7 @@ from PIL import Image
 from mia_bench import Dataset, DatasetMeta
 from mia_bench.engine import inspect as engine
 from mia_bench.engine.inspect import inspect_dataset
-from mia_bench.engine.plan import take
+from mia_bench.engine.samples import take
 from mia_bench.errors import BrokenPluginError, UsageError
 from mia_bench.inspection import Inspection
 from mia_bench.plugins import Registry
@@ -167,6 +167,11 @@ def test_three_images_are_enough_to_say_something(registry, tmp_path, kinds, cla
     assert len(found.classes) == classes and sum(c.read for c in found.classes) == 3
     assert all(row.value is None and row.reason for row in found.blind)
     assert found.frechet.reason and found.alike.samples == 3, "plain pictures are all alike"
+
+
+def test_without_labels_that_is_the_reason_and_not_the_captions(registry):
+    found = inspect(registry, tiny.icons(0, 0, unknown=3))
+    assert found.lengths.reason == "no audited sample has a label"
 
 
 def test_hosts_and_survival_of_a_dataset_that_has_them(registry):

@@ -274,6 +274,24 @@ def test_a_tensor_changed_through_a_view_fails_its_attack_alone(tmp_path):
     assert {k: v for k, v in bad.items() if k[0] == "loss"} == good
 
 
+def test_a_view_under_anothers_name_fails_that_attack_alone(tmp_path):
+    def encodes(sign, fails=False):
+        def measure(self, batch, target):
+            latents = batch.encode(sign * batch.pixels, "mine")
+            if fails:
+                raise RuntimeError("something else")
+            return {"loss": latents.mean((1, 2, 3))}
+
+        return measure
+
+    kinds = {"first": (1,), "fails": (-1, True), "other": (-1,), "same": (1,)}
+    attacks = [tiny.attack(name, encodes(*how)) for name, how in kinds.items()]
+    result = tiny.go(tmp_path, tiny.registry(tiny.plugin(attacks)), attacks=",".join(kinds))
+    reasons = {row.label: row.reason for row in result.rows if row.status == "failed"}
+    assert "view 'mine' needs a name of its own" in reasons.pop("other")
+    assert list(reasons) == ["fails"] and "something else" in reasons["fails"]
+
+
 def test_pixels_are_each_attacks_own(tmp_path):
     tiny.go(tmp_path / "good", attacks="loss")
     tiny.go(tmp_path / "bad", with_attack("aaa", spoil_pixels), attacks="aaa,loss")

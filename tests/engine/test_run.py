@@ -3,7 +3,8 @@
 import pytest
 import tiny
 
-from mia_bench.engine.run import read_plan, rescore
+from mia_bench.engine.plan import read_plan
+from mia_bench.engine.run import rescore
 from mia_bench.errors import MiaBenchError, UnavailableError, UsageError
 from mia_bench.store import Store
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from mia_bench.engine import hashes
 from mia_bench.engine.hashes import hashes_of
+from mia_bench.engine.plan import read_plan
 from mia_bench.engine.prepare import RunOptions, prepare
-from mia_bench.engine.run import read_plan
 from mia_bench.engine.splits import divide, joined
 from mia_bench.errors import UsageError
 from mia_bench.images import read_image

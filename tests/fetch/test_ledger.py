@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from urlplugin import Urls
 
-from mia_bench.engine.plan import take
+from mia_bench.engine.samples import take
 from mia_bench.errors import UsageError
 from mia_bench.fetch.client import retry_after
 from mia_bench.fetch.ledger import Ledger, Row, settled

@@ -17,8 +17,10 @@ from mia_bench.metrics import (
     asr_oracle_interval,
     auc,
     bootstrap,
+    bootstrap_difference,
     clopper_pearson,
     exact_roc,
+    paired_tprs,
     resample,
     tnr_at_fnr,
     tnr_interval,
@@ -197,3 +199,50 @@ def test_asr_at_a_fixed_threshold() -> None:
 def test_no_resamples_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one resample"):
         resample(exact_roc([0.0, 1.0], [False, True]), n_resamples=0)
+
+
+# Several scores in the same resamples --------------------------------------------------------------------------
+
+
+def slow_tprs(scores: list[FloatArray], member: BoolArray, rate: float, seed: int, n_resamples: int) -> FloatArray:
+    """The same by the exact curve of each resample."""
+    rngs = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
+    neg, pos = np.flatnonzero(~member), np.flatnonzero(member)
+    neg_drawn, pos_drawn = (
+        rng.integers(0, len(s), (n_resamples, len(s))) for rng, s in zip(rngs, (neg, pos), strict=True)
+    )
+    out = np.empty((len(scores), n_resamples))
+    for r in range(n_resamples):
+        rows = np.r_[neg[neg_drawn[r]], pos[pos_drawn[r]]]
+        for k, values in enumerate(scores):
+            out[k, r] = tpr_at_fpr(exact_roc(values[rows], member[rows]), rate).value
+    return out
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_paired_tprs_are_those_of_the_resampled_curves(n: int) -> None:
+    rng = np.random.default_rng(n)
+    member = rng.permutation(np.arange(2 * n) < n)
+    plain = rng.normal(size=2 * n) + member
+    scores = [
+        plain,
+        plain.round(),
+        np.where(member, np.inf, plain),
+        np.zeros(2 * n),
+        np.where(plain > 0, plain, -np.inf),
+    ]
+    found = paired_tprs(scores, member, (0.05, 0.3, 1.0), seed=3, n_resamples=40)
+    for rate in found:
+        assert np.array_equal(found[rate], slow_tprs(scores, member, rate, 3, 40)), rate
+
+
+def test_a_difference_has_a_p_value_of_both_tails() -> None:
+    drawn = np.random.default_rng(0).normal(0.3, 0.1, 1999)
+    found = bootstrap_difference(0.3, drawn)
+    assert found.difference.low == pytest.approx(0.1, abs=0.02) and found.difference.high == pytest.approx(
+        0.5, abs=0.02
+    )
+    assert found.p_value is not None and found.p_value < 0.01
+    assert bootstrap_difference(-0.3, -drawn).p_value == found.p_value
+    assert bootstrap_difference(0.0, np.zeros(99)).p_value == 1
+    assert bootstrap_difference(1.0, np.ones(99)).p_value == 0.02

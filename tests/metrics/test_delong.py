@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import norm
 
 from mia_bench.metrics import (
@@ -215,3 +217,38 @@ def test_paired_edges() -> None:
     assert "single sample" in str(alone.difference.reason)
     with pytest.raises(ValueError, match="two samples of each class"):
         delong_covariance([np.arange(3.0)], np.array([True, False, False]))
+
+
+def placements(values: FloatArray, member: BoolArray) -> tuple[float, float]:
+    """AUC and variance from kernels pair by pair, without arrays: DeLong et al., eq. 4 to 6, as written."""
+    ours, theirs = values[member].tolist(), values[~member].tolist()
+
+    def kernel(x: float, y: float) -> float:
+        return 1.0 if x > y else 0.5 if x == y else 0.0
+
+    v10 = [sum(kernel(x, y) for y in theirs) / len(theirs) for x in ours]
+    v01 = [sum(kernel(x, y) for x in ours) / len(ours) for y in theirs]
+    theta = sum(v10) / len(v10)
+    s10, s01 = (sum((v - theta) ** 2 for v in part) / (len(part) - 1) for part in (v10, v01))
+    return theta, s10 / len(v10) + s01 / len(v01)
+
+
+@st.composite
+def tied(draw: st.DrawFn) -> tuple[FloatArray, BoolArray]:
+    """Two to 30 samples of each class, in any order, ties likely, infinite scores too."""
+    n_pos, n_neg = draw(st.integers(2, 30)), draw(st.integers(2, 30))
+    value = st.one_of(st.integers(-3, 3).map(float), st.floats(allow_nan=False))
+    values = draw(st.lists(value, min_size=n_pos + n_neg, max_size=n_pos + n_neg))
+    member = draw(st.permutations([True] * n_pos + [False] * n_neg))
+    return np.array(values), np.array(member)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tied())
+def test_delong_agrees_with_a_second_implementation(of: tuple[FloatArray, BoolArray]) -> None:
+    values, member = of
+    aucs, covariance = delong_covariance([values, -values], member)
+    theta, variance = placements(values, member)
+    assert aucs == pytest.approx([theta, 1 - theta], abs=1e-12)
+    assert covariance == pytest.approx(variance * np.array([[1, -1], [-1, 1]]), abs=1e-12)
+    assert auc(values, member) == pytest.approx(theta, abs=1e-12)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from mia_bench.metrics.mirror import holm, mirror_test
+from mia_bench.metrics.holm import holm
+from mia_bench.metrics.mirror import mirror_test
 
 
 def pair(seed, n=200, model=1.0, split=0.0):

@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 
 from mia_bench.metrics import (
     Evaluation,
-    Metric,
     asr_at,
     asr_oracle,
     auc,
     best_threshold,
-    clears_blind,
     evaluate,
     exact_roc,
     tail_status,
@@ -169,41 +167,6 @@ def test_the_seed_decides_the_intervals() -> None:
     one, two = (evaluate(scores, member, seed=seed, n_resamples=50) for seed in (1, 2))
     assert one.tpr_at_1.value == two.tpr_at_1.value
     assert (one.tpr_at_1.low, one.tpr_at_1.high) != (two.tpr_at_1.low, two.tpr_at_1.high)
-
-
-def interval(low: float, value: float, high: float) -> Metric:
-    return Metric(value=value, low=low, high=high, level=0.95, status="ok", method="delong-logit")
-
-
-NO_AUC = Metric(value=None, low=None, high=None, level=0.95, status="undefined", reason="no captions")
-
-
-@pytest.mark.parametrize(
-    ("attack", "blind", "verdict", "baseline"),
-    [
-        (interval(0.62, 0.65, 0.68), [interval(0.5, 0.55, 0.6), interval(0.58, 0.61, 0.64)], "clears", 0.61),
-        (interval(0.60, 0.65, 0.68), [interval(0.58, 0.61, 0.64)], "does not clear", 0.61),
-        (interval(0.61, 0.65, 0.68), [interval(0.58, 0.61, 0.64)], "does not clear", 0.61),  # above, not at
-        (
-            interval(0.48, 0.52, 0.56),
-            [interval(0.3, 0.4, 0.45)],
-            "does not clear",
-            0.5,
-        ),  # chance is the floor
-        (interval(0.51, 0.52, 0.56), [interval(0.3, 0.4, 0.45)], "clears", 0.5),
-        (NO_AUC, [interval(0.3, 0.4, 0.45)], "unknown", 0.5),
-        (interval(0.8, 0.9, 0.95), [], "unknown", None),
-        (interval(0.8, 0.9, 0.95), [NO_AUC], "unknown", None),
-        (interval(0.8, 0.9, 0.95), [NO_AUC, interval(0.5, 0.6, 0.7)], "unknown", 0.6),
-        (interval(0.8, 0.9, 0.95), [NO_AUC, interval(0.8, 0.85, 0.9)], "does not clear", 0.85),
-    ],
-)
-def test_clearing_the_blind_baselines(
-    attack: Metric, blind: list[Metric], verdict: str, baseline: float | None
-) -> None:
-    found = clears_blind(attack, blind)
-    assert (found.verdict, found.baseline) == (verdict, baseline)
-    assert (found.reason is None) == (verdict != "unknown")
 
 
 def test_importing_the_metrics_imports_no_heavy_library() -> None:

@@ -8,6 +8,7 @@ import tiny
 from mia_bench.errors import NothingError, UnavailableError, UsageError
 from mia_bench.report.leaderboard import leaderboard as page_of
 from mia_bench.report.markdown import markdown
+from mia_bench.report.verdicts import LEGEND
 from mia_bench_plugins.controls import blind
 
 
@@ -63,10 +64,10 @@ def test_rows_are_sorted_by_auc_with_blind_beside_and_below(folder):
     header, _, *lines = part.splitlines()
     names = [cell.strip() for cell in header.strip("|").split("|")]
     rows = [dict(zip(names, (c.strip() for c in line.strip("|").split("|")), strict=True)) for line in lines]
-    attacks = [row for row in rows if row["clears"] != "control"]
+    attacks = [row for row in rows if row["verdict"] != "control"]
     assert rows[: len(attacks)] == attacks, "controls come last"
     assert len(attacks) == 3 and {row["N"] for row in rows} == {"40"}
-    assert all(0.5 <= float(row["blind"]) <= 1 and row["clears"] in ("yes", "no") for row in attacks)
+    assert all(0 <= float(row["blind"]) <= 1 and row["verdict"] in LEGEND for row in attacks)
     values = [float(row["AUC [95 %]"].split()[0]) for row in attacks]
     assert values == sorted(values, reverse=True)
 
@@ -167,3 +168,16 @@ def test_failed_rows_say_why(tmp_path):
     (tmp_path / "bad.json").write_text(result.model_dump_json())
     row = cells(leaderboard(tmp_path), "given × tiny", "bad")
     assert "failed" in row and "ZeroDivisionError" in row[-1]
+
+
+def test_the_mirror_test_is_shown_where_it_was_made(folder):
+    row = {"label": "loss", "deviation": -0.02, "low": -0.05, "high": 0.01, "passes": True}
+    rows = [row, {**row, "label": "pia", "deviation": 0.3, "low": 0.2, "high": 0.4, "passes": False}]
+    (folder / "mirror.json").write_text(json.dumps({"benchmark": "mirror", "runs": ["tiny", "x"], "attacks": rows}))
+    page = leaderboard(folder)
+    assert "-0.020 [-0.050, +0.010]" in cells(page, "given × tiny", "loss")
+    assert "+0.300 [+0.200, +0.400]; the split shows" in cells(page, "given × tiny", "pia")
+    assert "mirror" not in page.split("## given × tiny:8\n")[1], "no column where nothing was tested"
+    (folder / "mirror.json").write_text('{"benchmark": "mirror", "attacks": [{}], "runs": []}')
+    with pytest.raises(UnavailableError, match=r"mirror\.json"):
+        leaderboard(folder)

@@ -10,6 +10,7 @@ from mia_bench.errors import ExitStatus
 from mia_bench.report.progress import reporter
 from mia_bench.report.table import exit_status, notes, percent, show_details, show_results, tail
 from mia_bench.report.text import json_text, pairs, printable, seconds_text, table
+from mia_bench_plugins.controls import blind
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,9 @@ def test_exit_status_is_that_of_the_worst(result):
 
 def test_the_row_without_a_blind_baseline_says_so(result, capsys):
     show_results([result], as_json=False)
-    assert "blind unknown" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "  no blind baseline" in next(line for line in said.splitlines() if line.startswith("good"))
+    assert "no blind baseline: no blind baseline was run" in said
 
 
 def test_a_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
@@ -119,3 +122,29 @@ def test_progress_outlives_a_reader_that_went_away(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Gone())
     with reporter(made):
         assert [r.status for r in tiny.go(tmp_path, made).rows] == ["ok", "ok"]
+
+
+def test_attacks_that_cannot_be_told_from_the_best_are_marked(tmp_path, capsys):
+    members = {s.id for s in tiny.Icons().samples() if s.member}
+
+    def told(seed, shift):
+        def score(self, measured, calibration):
+            noise = np.random.default_rng(seed).normal(size=len(measured.ids))
+            return shift * np.array([i in members for i in measured.ids]) + noise
+
+        return score
+
+    attacks = [tiny.attack(name, score=told(*how)) for name, how in {"a": (1, 2), "b": (2, 2), "c": (3, 0)}.items()]
+    made = tiny.registry(blind, tiny.plugin(attacks))
+    sizes = {"dataset": "icons", "limit": 40, "batch": 64, "rows": 32}
+    result = tiny.go(tmp_path, made, attacks="a,b,c", **sizes)
+    best, other = sorted(("a", "b"), key=lambda label: -tiny.row(result, label).evaluation.auc.value)
+    show_results([result], as_json=False)
+    said = capsys.readouterr().out
+    line = {label: next(x for x in said.splitlines() if x.startswith(f"{label} ")) for label in "abc"}
+    assert line[other].endswith("≈ best") and "≈ best" not in line[best] + line["c"]
+    assert f"the largest, that of {best}" in said
+    assert "clears blind" in line[best] and "at chance" in line["c"]
+    alone = tiny.go(tmp_path / "alone", made, attacks="c", **sizes)
+    show_results([alone], as_json=False)
+    assert "≈ best" not in capsys.readouterr().out

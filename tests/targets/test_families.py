@@ -249,6 +249,94 @@ def test_what_is_no_class_is_refused(classes, word, labels, why):
     assert target.condition(["1"]).states["encoder_hidden_states"].shape == (1, 1, 1)
 
 
+# Guidance ---------------------------------------------------------------------------------------------------------
+
+
+def batch_of(target, captions=("0", "1")):
+    from PIL import Image
+
+    from mia_bench.batch import Batch
+    from mia_bench.diffusion.noise import KeyedNoise
+
+    target.forget()
+    side = target.image_size
+    images = [Image.new("RGB", (side, side))] * 2
+    return Batch(["one", "two"], captions, images, normal(2, 3, side, side).clamp(-1, 1), target, KeyedNoise(0))
+
+
+def generated(batch, guidance):
+    return batch.target.generate(batch, batch.captions, steps=3, guidance=guidance)
+
+
+def varied(batch, guidance):
+    return batch.target.generate(batch, batch.captions, strength=1.0, steps=3, guidance=guidance)
+
+
+def walked(batch, guidance):
+    from mia_bench.diffusion.sampler import levels, walk
+
+    null = batch.null if batch.target.guided else None
+    return [*walk(batch.target, batch.x0, levels(batch.target, 3), batch.condition, null, guidance=guidance)][-1]
+
+
+def restored(batch, guidance, **options):
+    from mia_bench.diffusion.repaint import restored
+
+    hidden = torch.ones(2, 1, *batch.x0.shape[-2:], dtype=torch.bool)
+    return restored(batch, batch.x0, hidden, batch.condition, steps=3, guidance=guidance, **options)
+
+
+def repainted(batch, guidance):
+    return restored(batch, guidance, jump=1, resamples=2)
+
+
+def rediffused(batch, guidance):
+    from mia_bench_plugins.attacks.rediffuse import ReDiffuse
+
+    attack = ReDiffuse(ReDiffuse.Params(t=30, k=10, n=1, guidance=guidance).resolved("latent"))
+    with torch.no_grad():
+        return attack.means(batch, batch.target)[-1]
+
+
+CALLERS = {generated: 3, varied: 3, walked: 3, restored: 3, repainted: 5, rediffused: 3}  # steps
+UNGUIDED = ("flux", "flux-schnell", "ldm", "ddpm")  # by a null condition
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", *UNGUIDED])
+@pytest.mark.parametrize("caller", CALLERS, ids=lambda caller: caller.__name__)
+def test_only_steps_with_a_weight_for_both_halves_ask_both(opened, name, caller):
+    _, target = opened(name)
+    found, asked = {}, {}
+    for guidance in (0.0, 1.0, 3.0):
+        before = target.denoiser.asked.total(), target.denoiser.executed
+        found[guidance] = plain(caller(batch_of(target), guidance))
+        asked[guidance] = (target.denoiser.asked.total() - before[0]) / 2
+        assert asked[guidance] == (target.denoiser.executed - before[1]) / 2
+    halves = 1 if name in UNGUIDED else 2
+    assert asked == {0.0: CALLERS[caller], 1.0: CALLERS[caller], 3.0: halves * CALLERS[caller]}
+    if name in UNGUIDED:
+        assert torch.equal(found[3.0], found[1.0]) and torch.equal(found[0.0], found[1.0])
+    else:
+        assert not torch.allclose(found[3.0], found[1.0], **CLOSE)
+
+
+@pytest.mark.parametrize(("labels", "halves"), [(None, 1), (LABELS, 2)], ids=["", "null class"])
+def test_classes_are_guided_away_from_the_null_class_where_there_is_one(classes, labels, halves):
+    from mia_bench_plugins.attacks.pia import PIA
+    from mia_bench_plugins.attacks.structural import Structural
+
+    _, target = classes(labels)
+    for caller, steps in CALLERS.items():
+        before = target.denoiser.asked.total()
+        assert caller(batch_of(target), 3.0).isfinite().all()
+        assert (target.denoiser.asked.total() - before) / 2 == halves * steps, caller.__name__
+    for attack, queries in ((Structural(), 2), (PIA(PIA.Params(setting="repo-sd").resolved("pixel")), 2 * halves)):
+        before = target.denoiser.asked.total()
+        with torch.no_grad():
+            assert all(term.isfinite().all() for term in attack.measure(batch_of(target), target).values())
+        assert (target.denoiser.asked.total() - before) / 2 == queries
+
+
 # Flow -------------------------------------------------------------------------------------------------------------
 
 

@@ -150,7 +150,7 @@ class IIP(Attack):
         from mia_bench.diffusion.sampler import mixed, walk
 
         path, null, powers = self.path(target), batch.null, []
-        way = [batch.x0, *walk(target, batch.x0, path, null, null, label=self.params.label)]
+        way = [batch.x0, *walk(target, batch.x0, path, null, label=self.params.label)]
         x, prompt = way[-1], self.prompt(batch, target, way)
         for t, to in pairwise(path[::-1]):
             both = target.denoiser(x, t, [prompt, null])
@@ -183,7 +183,7 @@ class IIP(Attack):
 
         if self.params.d_reference == "image":
             return batch.pixels
-        *_, end = walk(target, start, self.path(target)[::-1], batch.null, batch.null)
+        *_, end = walk(target, start, self.path(target)[::-1], batch.null)
         return target.shown(end)
 
     def artifacts(self, batch: Batch, target: Target) -> dict[str, torch.Tensor]:

@@ -81,11 +81,14 @@ class PIA(Attack):
             return batch.x0, target.schedule, lambda x, t: target.denoiser(x, t, batch.condition)
         import numpy as np
 
+        from mia_bench.diffusion.keyed import combine
         from mia_bench.diffusion.sampler import guided
         from mia_bench.diffusion.schedule import Schedule
 
         linear = Schedule.from_betas(np.linspace(0.00085, 0.012, len(target.schedule)))
-        return 2 * batch.x0 - 1, linear, lambda x, t: guided(target, x, t, batch.condition, batch.null, GUIDANCE)
+        x0 = combine(2 * batch.x0 - 1, lambda x: f"2{x}-1", batch.x0)
+        given, null = batch.condition, batch.null if target.guided else None
+        return x0, linear, lambda x, t: guided(target, x, t, given, null, GUIDANCE)
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
         return -measured["distance"]

@@ -69,7 +69,7 @@ class Structural(Attack):
         from mia_bench.diffusion.ssim import ssim
 
         given = batch.condition if self.params.prompt == "caption" else batch.null
-        *_, noised = walk(target, batch.x0, self.path(), given, batch.null, label=self.params.label)
+        *_, noised = walk(target, batch.x0, self.path(), given, label=self.params.label)
         return {"ssim": ssim(unit(batch.pixels), unit(target.decode(noised)))}
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:

@@ -84,14 +84,15 @@ class Wen(Attack):
         import torch
 
         from mia_bench.diffusion.keyed import plain
-        from mia_bench.diffusion.sampler import levels
+        from mia_bench.diffusion.sampler import levels, mixed
 
         path, norms = levels(target, self.params.grid)[::-1], []
         x: torch.Tensor = batch.eps(path[0], generation, quantity="start")
         for t, to in islice(pairwise(path), self.params.steps):
-            given, null = plain(target.denoiser(x, t, [batch.condition, batch.null])).unbind(1)
+            both = target.denoiser(x, t, [batch.condition, batch.null])
+            given, null = plain(both).unbind(1)
             norms.append(power_sum(given - null))
-            x = target.schedule.jump(x, null + self.params.guidance * (given - null), t, to)
+            x = target.schedule.jump(x, mixed(both, self.params.guidance), t, to)
         return torch.stack(norms, dim=1)
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:

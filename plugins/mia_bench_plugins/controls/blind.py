@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WINDOW = 512  # px: statistics are taken from the centre, so that a large photograph costs no more than a small one
 BUCKETS = 1024
 LEAST = 10  # groups of each class
+QUALITIES = (60, 70, 75, 80, 85, 90, 95)  # of JPEG, tried on each image
 PERCENTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -46,6 +47,7 @@ class Blind(Control):
         needs=frozenset(),
         caption="optional",
         orientation="higher is member",
+        version=2,
         equation="s = w · features(image, caption) + b, with w and b fitted on the other folds",
     )
 
@@ -77,7 +79,7 @@ class Blind(Control):
         """Features of each sample, float32; nothing is fitted, no sample sees another.
 
         Returns:
-            `image` (B, 46): see `image_features`. `thumbnail` (B, 192): the image as 8x8 RGB in [0, 1].
+            `image` (B, 53): see `image_features`. `thumbnail` (B, 192): the image as 8x8 RGB in [0, 1].
             `embedding` (B, 64): by the encoder. `caption` (B, 1024): hashed counts of 1-3 characters within words.
             `length` (B, 7): see `length_features`.
         """
@@ -104,7 +106,7 @@ class Blind(Control):
         for label, name in zip((True, False), measured.classes, strict=True):
             found = len({group for group, m in zip(measured.groups, member, strict=True) if m == label})
             if found < LEAST:
-                why = f"{found} groups of {name}, {LEAST} needed"
+                why = f"{found} group{'' if found == 1 else 's'} of {name}, {LEAST} needed"
                 raise NothingError("control blind", why, "audit more samples")
         parts = ["image", "caption"] if self.params.features == "both" else [self.params.features]
         if "caption" in parts and not measured["caption"].any():
@@ -145,19 +147,19 @@ def _thumbnail(image: Image) -> list[float]:
 
 
 def image_features(image: Image) -> list[float]:
-    """Statistics of one RGB image, values in [0, 1] (42).
+    """Statistics of one RGB image, values in [0, 1] (49).
 
     Per channel: mean, standard deviation, 5 percentiles (21). Share of black, of white (2). Saturation: mean, standard
     deviation (2). Colourfulness: spread and mean of two opponent channels (4). Entropy of the grey histogram, bits (1).
     Gradients of the grey image: mean along x and y, share of none, log energy of second differences (4). Log share of
     spectral energy in 4 bands (4). Strength of the 8-px JPEG grid along x and y (2). Bytes per pixel as PNG and as
-    JPEG of quality 75, log (2).
+    JPEG of quality 75, log (2). Log error of saving it as JPEG of 7 qualities: least at the one it was saved at (7).
     """
     planes = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     planes = np.ascontiguousarray(planes)
     grey = np.tensordot(np.array([0.299, 0.587, 0.114], dtype=np.float32), planes, 1)
     parts = (_levels(image), _colour(planes), _entropy(grey), _texture(grey), _spectrum(grey), _grid(grey))
-    return [*(float(value) for part in parts for value in part), *_bytes(image)]
+    return [*(float(value) for part in parts for value in part), *_bytes(image), *_errors(image)]
 
 
 def _levels(image: Image) -> Iterator[Any]:
@@ -209,9 +211,24 @@ def _grid(grey: NDArray[np.float32]) -> Iterator[Any]:
 
 def _bytes(image: Image) -> Iterator[float]:
     for kind in ("PNG", "JPEG"):
-        file = io.BytesIO()
-        image.save(file, kind, compress_level=1, quality=75)
-        yield float(np.log(file.tell() / (image.width * image.height)))
+        yield float(np.log(len(_saved(image, kind).getbuffer()) / (image.width * image.height)))
+
+
+def _errors(image: Image) -> Iterator[float]:
+    """Mean squared error, in grey levels, of saving the image once more: its quantisation goes unchanged just once."""
+    from PIL import Image as images
+
+    levels = np.asarray(image, dtype=np.float32)
+    for quality in QUALITIES:
+        with images.open(_saved(image, "JPEG", quality)) as again:
+            error = ((np.asarray(again, dtype=np.float32) - levels) ** 2).mean()
+        yield float(np.log(error + 0.05))
+
+
+def _saved(image: Image, kind: str, quality: int = 75) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, kind, compress_level=1, quality=quality)
+    return file
 
 
 def _hashed(captions: list[str]) -> NDArray[np.float32]:

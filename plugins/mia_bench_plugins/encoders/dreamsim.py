@@ -7,7 +7,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from mia_bench import hookimpl
 from mia_bench.encoder import Encoder, EncoderMeta, Offer
@@ -71,6 +70,8 @@ class DreamSim(LocalEncoder):
 
         before = torch.hub.get_dir()
         try:
+            from unittest.mock import patch  # slow to import, and every command reads this file
+
             from dreamsim import dreamsim
 
             with patch.object(torch.hub, "load", backbone), redirect_stdout(None):

@@ -50,7 +50,7 @@ class Flux(FlowTransformer):
 
     @property
     def guided(self) -> bool:
-        """Never by a second query, as in its pipeline: it was distilled from guided steps."""
+        """Never by a second query, whoever guides, as in its pipeline: it was distilled from guided steps."""
         return False
 
     def settings(self) -> Mapping[str, Any]:
