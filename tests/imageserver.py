@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(status, json.dumps(content).encode(), "application/json")
 
     def answer(self, kind, asked):
-        image = asked.get("image")
+        image, server = asked.get("image"), self.server
         image = image and Image.open(io.BytesIO(base64.b64decode(image)))
         made = painter.draw(
             asked["caption"], seed=asked["seed"], size=asked["size"], image=image, strength=asked.get("strength")
@@ -89,8 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             "429-late": lambda: self.send(429, Retry_After="86400"),
             "reset": self.reset,
             "cut": lambda: self.send(body=png[:50], Content_Length=str(len(png))),
-            "slow": lambda: (time.sleep(1), self.send(body=png)),
-            "busy": lambda: (time.sleep(0.05), self.send(body=png)),
+            "busy": lambda: (time.sleep(0.2), self.send(body=png)),
+            "held": lambda: (server.free.wait(60), self.send(body=png)),
             "policy": lambda: self.json({"detail": "against the policy"}, 422),
             "repeats": lambda: self.json({"error": f"no right: {self.headers['Authorization']}"}, 401),
             "away": lambda: self.send(307, Location="http://127.0.0.1:1/elsewhere"),
@@ -125,6 +125,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.faults, self.always = [], {}, ["png"]
         self.active, self.most, self.lock = 0, 0, threading.Lock()
+        self.free = threading.Event()  # what is `held` is answered after it
 
     @property
     def url(self):
@@ -142,6 +143,7 @@ def serving():
         try:
             yield server
         finally:
+            server.free.set()
             with suppress(OSError):
                 server.shutdown()
             thread.join()

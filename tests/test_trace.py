@@ -53,18 +53,18 @@ def test_a_function_may_call_itself_in_several_threads():
         return depth and work(depth - 1)
 
     with record() as recorder, ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, [2] * 8))
+        list(pool.map(span("task")(work), [2] * 8))
     events = recorder.events()
-    assert len(events) == 24 and not any(e["main"] for e in events)
-    alone = sum(e["own"] for e in events)
-    assert alone == pytest.approx(sum(sorted((e["seconds"] for e in events), reverse=True)[:8]), rel=0.2)
+    assert len(events) == 32 and not any(e["main"] for e in events)
+    tasks = sum(e["seconds"] for e in events if e["name"] == "task")
+    assert sum(e["own"] for e in events) == pytest.approx(tasks)
 
 
 def test_the_table_adds_up_and_threads_are_counted_apart():
     runner = RowRunner(2, worker_pool(2), kind="denoiser")
 
     def network(x):
-        time.sleep(0.02)
+        time.sleep(0.05)
         return x
 
     with record(time.time() - 1) as recorder:
@@ -74,9 +74,9 @@ def test_the_table_adds_up_and_threads_are_counted_apart():
     wall = recorder.ended - recorder.began
     rows = {row.name: row for row in spent(recorder.events(), wall)}
     assert sum(row.wall_s for row in rows.values()) == pytest.approx(wall)
-    assert rows["start-up"].wall_s == pytest.approx(1, abs=0.1)
-    assert rows["denoiser"].busy_s >= 0.08, "of both threads"
-    assert rows["denoiser"].wall_s < 0.75 * rows["denoiser"].busy_s, "and waiting is not work"
+    assert rows["start-up"].wall_s == pytest.approx(1, abs=0.5)
+    assert rows["denoiser"].busy_s >= 0.2, "of both threads"
+    assert rows["denoiser"].wall_s < 0.9 * rows["denoiser"].busy_s, "and waiting is not work"
     assert rows["other"].wall_s >= 0.03
     assert list(rows) == ["start-up", "denoiser", "attacks", "other"]
 
@@ -137,8 +137,11 @@ def test_the_trace_has_a_track_for_each_thread():
 
 
 def test_it_costs_nothing_when_off():
-    began = time.perf_counter()
-    for _ in range(10_000):
-        with span("x"):
-            pass
-    assert (time.perf_counter() - began) / 10_000 < 2e-5, "a network call takes a hundred times as long at least"
+    def once():
+        began = time.perf_counter()
+        for _ in range(100):
+            with span("x"):
+                pass
+        return (time.perf_counter() - began) / 100
+
+    assert min(once() for _ in range(100)) < 2e-5, "a network call takes a hundred times as long at least"

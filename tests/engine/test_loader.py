@@ -98,12 +98,13 @@ def test_a_fault_of_the_reader_comes_up_where_the_batch_is_asked_for(monkeypatch
 
 
 def test_a_run_that_ends_does_not_wait_for_what_nobody_needs():
-    opened = []
+    opened, begun, gate = [], threading.Event(), threading.Event()
     samples = watched(tiny.icons(20, 20), opened)
-    samples[0] = replace(samples[0], image=lambda: time.sleep(0.2) or samples[1].open())
+    samples[0] = replace(samples[0], image=lambda: begun.set() or gate.wait(10) and tiny.icons(1, 0)[0].open())
     with Loader(32) as loader:
         loader.ahead(samples)
-        time.sleep(0.05)
+        assert begun.wait(10)
+        threading.Timer(1, gate.set).start()  # while the loader is being closed
     assert len(opened) <= 1 and not any(t.name.startswith("loader") for t in threading.enumerate())
 
 

@@ -48,7 +48,8 @@ def waited(condition, seconds=30):
 def test_two_workers_give_the_bytes_of_one(place, monkeypatch):
     alone = place.run("one", executor="local")
     assert {pid for pid, _ in place.logged()} == {str(os.getpid())}, "a single worker is this process"
-    monkeypatch.setenv("SLOWLY_S", "0.2")  # so that both get their share
+    place.log.unlink()
+    monkeypatch.setenv("SLOWLY_TOGETHER", "2")
     both = place.run("two", **LOCAL)
     assert place.bytes("one") == place.bytes("two")
     assert len({pid for pid, _ in place.logged()}) == 2
@@ -80,7 +81,8 @@ def test_progress_is_told_in_one_place(place):
     assert [done for _, done in told[1:-1]] == sorted(done for _, done in told[1:-1])
 
 
-def test_a_profile_has_what_workers_did(place):
+def test_a_profile_has_what_workers_did(place, monkeypatch):
+    monkeypatch.setenv("SLOWLY_TOGETHER", "2")
     with record() as recorder:
         place.run("two", **LOCAL)
     events = recorder.events()
@@ -169,22 +171,24 @@ def test_the_end_of_a_run_is_the_end_of_its_workers(place, monkeypatch, signal_s
     place.run("one")
     place.log.unlink()
     monkeypatch.setenv("SLOWLY_S", "0.4")
+    monkeypatch.setenv("SLOWLY_TOGETHER", "2")
     process = subprocess.Popen(command(place, "two"), start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
-        assert waited(lambda: len({pid for pid, _ in place.logged()}) == 2)
+        assert waited(lambda: len({pid for pid, _ in place.logged()}) == 2, 100)
         workers = children(process.pid)
         if signal_sent == signal.SIGINT:
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all are told
         else:
             process.kill()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=100)
     finally:
         process.kill()
-    assert waited(lambda: not any(map(alive, workers)), 10), "no worker lives on"
+    assert waited(lambda: not any(map(alive, workers)), 60), "no worker lives on"
     if signal_sent == signal.SIGINT:
         assert process.returncode == 130
         assert "run the same command again to resume" in said and "Traceback" not in said
     monkeypatch.setenv("SLOWLY_S", "0")
+    monkeypatch.setenv("SLOWLY_TOGETHER", "1")
     stored = {
         i for f in Store(place.folder / "two").held(_fingerprints(place)).values() for d in f.values() for i, _ in d
     }

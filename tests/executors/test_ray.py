@@ -31,6 +31,7 @@ def cluster(tmp_path_factory):
         patch.setattr(ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False)  # else it listens on every address
         patch.setenv("SLOWLY_LOG", str(folder / "log"))
         patch.setenv("SLOWLY_S", "0.1")
+        patch.setenv("SLOWLY_TOGETHER", "2")
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
         try:
             assert ray.nodes()[0]["NodeManagerAddress"] == "127.0.0.1"
@@ -61,6 +62,7 @@ def test_an_object_cannot_be_sent(tmp_path):
 @pytest.mark.timeout(300)
 def test_killed_actors_change_no_byte(place, monkeypatch, caplog):
     monkeypatch.setenv("SLOWLY_S", "0")
+    monkeypatch.setenv("SLOWLY_TOGETHER", "1")
     place.run("one")
     whole, samples = place.bytes("one"), set(place.measured())
     moments, killed = random.Random(8), 0
