@@ -14,13 +14,12 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
-from math import prod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mia_bench.attack import Capability
-from mia_bench.errors import UnavailableError, UsageError
+from mia_bench.errors import UnavailableError
 from mia_bench.target_meta import TargetMeta as TargetMeta
 from mia_bench.target_meta import TargetOptions as TargetOptions
 
@@ -29,15 +28,10 @@ if TYPE_CHECKING:
 
     from mia_bench.batch import Batch as Batch
     from mia_bench.diffusion.denoiser import Condition, Denoiser
-    from mia_bench.diffusion.fitting import Fitting
     from mia_bench.diffusion.rows import RowRunner
     from mia_bench.diffusion.schedule import Schedule
     from mia_bench.encoder import Encoder
 
-ROW_ELEMENTS = 2**17  # input elements per call by default: 8 rows of 64x64x4 latents
-ROW_PIXELS = 2**14  # of images per call on a CPU: 16 of 32 px
-MAX_ROWS = 64  # more gain nothing; fewer spend more time between a small network's layers
-ROW_BYTES = 4096  # of activations for each pixel of a latent model's image in float32, VAE included
 TEXT_BYTES = 2**28  # of text states remembered between batches: a thousand texts of Stable Diffusion 1
 
 
@@ -175,12 +169,13 @@ class Target(ABC):
         """
         import torch
 
-        from mia_bench.diffusion.compiled import Compiled
+        from mia_bench.diffusion.compiled import Compiled, check_compilable
         from mia_bench.diffusion.denoiser import Denoiser
-        from mia_bench.diffusion.rows import RowRunner, worker_pool
+        from mia_bench.diffusion.fitting import row_runners
+        from mia_bench.diffusion.rows import worker_pool
 
         if compile:
-            self._check_compilable()
+            check_compilable(self)
         self.device, self.dtype, self.latent = device, dtype, latent
         pool = worker_pool(threads) if torch.device(device).type == "cpu" else None
         # TF32 keeps 10 bits: enough to drown attacks that compare nearby predictions.
@@ -193,13 +188,7 @@ class Target(ABC):
                 fix += "--offload keeps the weights in main memory; "
             why = f"its weights do not fit in the memory of {device}"
             raise UnavailableError(what, why, f"{fix}or another --device") from error
-        fitting = None if rows else self._fitting(compile)
-        pictures = rows or self.picture_rows()
-        rows = rows or self.first_rows()
-        runners = {}
-        for kind, most in {"denoiser": rows, "vae": pictures, "decoder": pictures, "text": rows}.items():
-            first, settled = (fitting.rows(kind, most), partial(fitting.keep, kind)) if fitting else (most, None)
-            runners[kind] = RowRunner(first, pool, kind=kind, settled=settled)
+        runners = row_runners(self, rows, pool, compile)
         self.vae_rows, self.decode_rows, self.text_rows = (runners[kind] for kind in ("vae", "decoder", "text"))
         self.denoiser = Denoiser(self.predict, self.schedule, runners["denoiser"], share)
         if compile:
@@ -227,19 +216,9 @@ class Target(ABC):
 
         When memory runs out all the same, each network halves its own.
         """
-        import torch
+        from mia_bench.diffusion.fitting import first_rows
 
-        rows = max(1, min(MAX_ROWS, ROW_ELEMENTS // prod(self.sample_shape)))
-        free = self.free_bytes()
-        return rows if free is None else rows_within(rows, free, self.image_size, getattr(torch, self.dtype).itemsize)
-
-    def picture_rows(self) -> int:
-        """The same of networks that see pixels.
-
-        On a CPU fewer: the system takes activations of many MB back after each call, and gives them anew page by page.
-        """
-        rows = self.first_rows()
-        return rows if self.free_bytes() is not None else max(1, min(rows, ROW_PIXELS // self.image_size**2))
+        return first_rows(self)
 
     def free_bytes(self) -> int | None:
         """Memory free on the device; None for a CPU, which is not asked."""
@@ -253,22 +232,6 @@ class Target(ABC):
 
         properties = torch.cuda.get_device_properties(self.device)
         return {"device": properties.name, "memory_bytes": properties.total_memory}
-
-    def _fitting(self, compiled: bool) -> Fitting | None:
-        """Row counts that fitted before, where memory is asked."""
-        from mia_bench.diffusion.fitting import Fitting
-
-        if (free := self.free_bytes()) is None:
-            return None
-        loaded = {"dtype": self.dtype, "side": self.image_size, "compiled": compiled, **self.options.given}
-        models = {"target": self.fingerprint, "reference": self.reference and self.reference.fingerprint}
-        return Fitting({**self.device_facts(), **models, **loaded}, free)
-
-    def _check_compilable(self) -> None:
-        if Capability.DENOISE not in self.capabilities:
-            raise UsageError("--compile", f"{self.meta.name} has no denoiser here to compile", "leave it out")
-        if self.options.offload:
-            raise UsageError("--compile", "layers that visit the GPU (--offload) cannot be compiled", "leave one out")
 
     @property
     def networks(self) -> dict[str, RowRunner]:
@@ -433,17 +396,3 @@ class Target(ABC):
             self._texts.move_to_end(text)
         key = hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16]
         return Condition(key, {"encoder_hidden_states": torch.stack([self._texts[t] for t in texts])})
-
-
-def rows_within(rows: int, free: int, side: int, itemsize: int) -> int:
-    """The largest power of two of at most `rows` whose activations fit in `free` bytes, at least 1.
-
-    Args:
-        rows: Most rows.
-        free: Bytes free on the device.
-        side: Side of the images in pixels.
-        itemsize: Bytes of one number.
-    """
-    if rows * (needed := ROW_BYTES * side**2 * itemsize // 4) <= free:
-        return rows
-    return int(2 ** max(0, (free // needed).bit_length() - 1))

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+sys.path.append(str(Path(__file__).parents[1]))
 
-ROOT = Path(__file__).parents[2]
-PAGE, RESULTS = ROOT / "docs" / "embedded.md", ROOT / "benchmarks" / "results"
+from pages import RESULTS, ROOT, fill, table
 
 
 def read(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def table(rows: list[list[str]], headers: list[str]) -> str:
-    return str(tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True))
 
 
 def interval(found: Mapping[str, float]) -> str:
@@ -136,22 +130,5 @@ def _passes(name: str, by_passes: Mapping[str, Any]) -> str:
     return table(rows, [f"{name}: passes", *labels])
 
 
-MAKERS = (blind, mirror, memorised, secmi, structural, iip, drawn, trajectory, pilot)
-BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in MAKERS}
-
-
-def filled(text: str) -> str:
-    """The page with every marked block made anew."""
-    for name, made in BLOCKS.items():
-        block = f"<!-- begin {name} -->\n{made()}\n<!-- end {name} -->"
-        text, count = re.subn(rf"<!-- begin {name} -->.*?<!-- end {name} -->", lambda _, b=block: b, text, flags=re.S)
-        assert count == 1, name
-    return text
-
-
 if __name__ == "__main__":
-    before = PAGE.read_text(encoding="utf-8")
-    after = filled(before)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{PAGE} is stale; fix: python benchmarks/embedded/page.py" if before != after else 0)
-    PAGE.write_text(after, encoding="utf-8")
+    fill(ROOT / "docs" / "embedded.md", (blind, mirror, memorised, secmi, structural, iip, drawn, trajectory, pilot))

@@ -41,7 +41,7 @@ from mia_bench.plugins import Registry
 from mia_bench.report.text import table
 
 ALL = "all"
-CHEAP = 20  # queries: attacks that ask no more are run on more images, and in all rounds; the others in every other
+CHEAP = 20  # queries: attacks that ask no more of all images are run on more, in all rounds; the others in every other
 NAIVE_IMAGES = 1  # of each class and split
 
 
@@ -72,13 +72,14 @@ class Suite:
         planned = only(self.opened).plan.attacks
         self.labels = list({a.fingerprint: a.label for a in reversed(planned)}.values())[::-1]  # measured once
         self.queries = {a.label: a.queries for a in planned}
+        self.capped = {a.label for a in planned if a.samples}  # more images would not fill their last calls
         self.cheap_limit = cheap_limit or limit
         self._bare: dict[str, list[Bare]] = {}
         self._ready: dict[int | None, Prepared] = {}
 
     def cheap(self, label: str) -> bool:
         """Whether an attack is run on more images, in all rounds."""
-        return label != ALL and self.queries[label] <= CHEAP
+        return label != ALL and label not in self.capped and self.queries[label] <= CHEAP
 
     def limit(self, label: str) -> int:
         """Samples of each class in each split."""

@@ -6,17 +6,15 @@ A table whose record is not there yet is left out.
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
+sys.path.append(str(Path(__file__).parents[1]))
+
+from pages import RESULTS, ROOT, fill, table
 from timing import shown
 
-ROOT = Path(__file__).parents[2]
-PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 LAION_MI = 40_270  # images
 PER_QUERY = {"10 ms": 0.01, "64 ms": 0.064, "1 s": 1.0}  # the second as CLiD's paper has it on an A6000
 
@@ -24,10 +22,6 @@ PER_QUERY = {"10 ms": 0.01, "64 ms": 0.064, "1 s": 1.0}  # the second as CLiD's 
 def read(name: str) -> Any:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def table(rows: list[list[str]], headers: list[str]) -> str:
-    return str(tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True))
 
 
 def where(record: dict[str, Any]) -> str:
@@ -136,22 +130,5 @@ def sizing() -> str:
     return table(rows, ["attack", "queries an image", *(f"hours at {said} a query" for said in PER_QUERY)])
 
 
-MAKERS = (sizing, emoji, mid, linear, workers, gpu, precision)
-BLOCKS: dict[str, Callable[[], str]] = {made.__name__: made for made in MAKERS}
-
-
-def filled(text: str) -> str:
-    """The page with every marked block made anew."""
-    for name, made in BLOCKS.items():
-        block = f"<!-- begin {name} -->\n{made()}\n<!-- end {name} -->"
-        text, count = re.subn(rf"<!-- begin {name} -->.*?<!-- end {name} -->", lambda _, b=block: b, text, flags=re.S)
-        assert count == 1, name
-    return text
-
-
 if __name__ == "__main__":
-    before = PAGE.read_text(encoding="utf-8")
-    after = filled(before)
-    if sys.argv[1:] == ["--check"]:
-        sys.exit(f"{PAGE} is stale; fix: python benchmarks/speed/page.py" if before != after else 0)
-    PAGE.write_text(after, encoding="utf-8")
+    fill(ROOT / "docs" / "performance.md", (sizing, emoji, mid, linear, workers, gpu, precision))

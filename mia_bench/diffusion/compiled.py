@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import torch
 
+from mia_bench.attack import Capability
 from mia_bench.diffusion.rows import out_of_memory
-from mia_bench.errors import NetworkError, brief
+from mia_bench.errors import NetworkError, UsageError, brief
+
+if TYPE_CHECKING:
+    from mia_bench.target import Target
+
+
+def check_compilable(target: Target) -> None:
+    """Whether there is a network here that stays where it is compiled.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if Capability.DENOISE not in target.capabilities:
+        raise UsageError("--compile", f"{target.meta.name} has no denoiser here to compile", "leave it out")
+    if target.options.offload:
+        raise UsageError("--compile", "layers that visit the GPU (--offload) cannot be compiled", "leave one out")
 
 
 class Compiled:

@@ -9,12 +9,12 @@ import tiny
 import torch
 
 from mia_bench import Capability, TargetOptions
-from mia_bench.diffusion.fitting import Fitting
+from mia_bench.diffusion.fitting import Fitting, rows_within
 from mia_bench.diffusion.pipeline import offload
 from mia_bench.engine.named import open_target
 from mia_bench.errors import UnavailableError
 from mia_bench.plugins import Registry
-from mia_bench.target import TEXT_BYTES, rows_within
+from mia_bench.target import TEXT_BYTES
 
 GIB = 2**30
 
