@@ -75,6 +75,8 @@ def linear() -> str:
     ]
     draws = figures["noise_us"]
     said = f"Keyed noise: {draws['1024']:.0f} µs for 1,024 normals, {draws['4x64x64']:.0f} µs for 4x64x64."
+    grown, last = figures["growth_mb"], [*(name for name in figures["rows"] if name.endswith("images"))][-1]
+    said += f" Over the second half of {last} the process holds {grown:.0f} MB more than over the first."
     said += f" {where(record)}."
     return table(rows, ["run", "queries", "outside the networks, a query", "peak"]) + f"\n\n{said}"
 

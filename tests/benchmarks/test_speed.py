@@ -155,3 +155,14 @@ def test_overhead_of_the_harness(tmp_path, page):
     assert all(0 < row["networks_s"] < row["seconds"] for row in rows.values())
     assert 0 < figures["noise_us"]["1024"] < figures["noise_us"]["4x64x64"]
     assert "| 128 images | 6,784 " in page.linear() and "Keyed noise" in page.linear()
+    assert "the second half of 128 images" in page.linear()
+
+
+def test_memory_that_grows_is_seen():
+    from linear import Resident
+
+    resident, held = Resident(), []
+    for _ in range(10):
+        held.append(bytes(range(256)) * 2**15)  # 8 MB, touched
+        resident.mia_bench_batch_measured(None)
+    assert 10 < resident.grown() < 80

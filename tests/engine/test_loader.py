@@ -100,7 +100,7 @@ def test_a_fault_of_the_reader_comes_up_where_the_batch_is_asked_for(monkeypatch
 def test_a_run_that_ends_does_not_wait_for_what_nobody_needs():
     opened, begun, gate = [], threading.Event(), threading.Event()
     samples = watched(tiny.icons(20, 20), opened)
-    samples[0] = replace(samples[0], image=lambda: begun.set() or gate.wait(10) and tiny.icons(1, 0)[0].open())
+    samples[0] = replace(samples[0], image=lambda: begun.set() or (gate.wait(10) and tiny.icons(1, 0)[0].open()))
     with Loader(32) as loader:
         loader.ahead(samples)
         assert begun.wait(10)
