@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mia_bench.errors import MiaBenchError, UsageError
+
 if TYPE_CHECKING:
     from mia_bench.engine.prepare import Prepared, RunOptions
     from mia_bench.trace import Event
@@ -125,6 +127,22 @@ class Failed:
 Message = Ready | Report | Lost | Failed
 
 
+def failed(error: Exception) -> Failed:
+    """As what can be sent to another process or machine: whose class is known there."""
+    return Failed(error if isinstance(error, MiaBenchError) else RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def check_sendable(job: Job, option: str) -> None:
+    """Whether other processes can be given the job.
+
+    Raises:
+        UsageError: Its model is an object.
+    """
+    if not isinstance(job.options.target, str | None):
+        why = "the model was given as an object, which other processes cannot be given"
+        raise UsageError(option, why, "save it as a pipeline and name the folder, or use one worker")
+
+
 class Executor(ABC):
     """Base class.
 
@@ -139,7 +157,7 @@ class Executor(ABC):
 
     @abstractmethod
     def spread(self, job: Job) -> Sequence[Job]:
-        """The job of each worker: `job` on its device.
+        """The job of each worker: `job` on its device. One that is `job` itself, alone, is done in this process.
 
         Raises:
             MiaBenchError: It cannot be spread.

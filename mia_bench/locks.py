@@ -47,7 +47,7 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def _acquire(stack: ExitStack, path: Path, seconds: float) -> None:
-    lock = FileLock(path, timeout=seconds)
+    lock = FileLock(path, timeout=seconds, fallback_to_soft=False)  # a soft one would outlive a killed process
     try:
         lock.acquire()
     except Timeout:

@@ -32,6 +32,7 @@ from mia_bench.trace import span
 
 logger = logging.getLogger("mia_bench")
 META = b"mia_bench.shards"
+MEASURED = "measured"  # of a record: samples by fingerprint, before those were dropped that another shard has too
 ARTIFACTS = "artifacts"  # folder of pictures
 WRITTEN = ("results.json", "scores.parquet", ARTIFACTS, "controls")  # beside plan and measurements
 SHARDS = "[!.]*.parquet"
@@ -188,6 +189,9 @@ class Store:
         twice = self._twice() if once else {}
         if len(files) > 1 or twice:
             shards = {name: record for _, records in files for name, record in records.items()}
+            for name, held in self.held({key[0] for key in twice}).items() if twice else ():
+                counts = {f: len(samples) for f, samples in held.items()} | shards[name].get(MEASURED, {})
+                shards[name] = {**shards[name], MEASURED: counts}
             self._write_joined(uuid.uuid4().hex[:12], [path for path, _ in files], shards, twice)
         else:
             replaced -= {path for path, _ in files}
@@ -230,6 +234,9 @@ class Store:
                 except FileNotFoundError:  # another that measures a part of the run was faster
                     continue
                 logger.warning("%s; set aside as %s, its samples are measured anew", error, aside.name)
+            except UnavailableError:
+                if path.exists():  # else, too, another was faster
+                    raise
 
     def provenance(self) -> dict[str, dict[str, Any]]:
         """What made each shard, by shard name."""

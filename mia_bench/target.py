@@ -221,10 +221,13 @@ class Target(ABC):
         return first_rows(self)
 
     def free_bytes(self) -> int | None:
-        """Memory free on the device; None for a CPU, which is not asked."""
+        """Memory of the device that is free or held for calls to come; None for a CPU, which is not asked."""
         import torch
 
-        return torch.cuda.mem_get_info(self.device)[0] if torch.device(self.device).type == "cuda" else None
+        if torch.device(self.device).type != "cuda":
+            return None
+        held = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return torch.cuda.mem_get_info(self.device)[0] + held
 
     def device_facts(self) -> Mapping[str, Any]:
         """Name and memory of the device, as they tell one kind from another."""

@@ -194,6 +194,8 @@ def command(
         target_options=take_target_options(given),
         **given,
     )
+    if shard and (collect_only or dry_run):
+        raise UsageError("--shard", "a plan is of the whole run", "leave one out: a shard takes its part of the time")
     if collect_only or dry_run:
         from mia_bench.engine.caption_controls import planned_controls
         from mia_bench.report.collect import show_plan
@@ -219,7 +221,7 @@ def command(
             raise UsageError("--shard", "--seeds are several runs, each to be merged", "run the shards of one --seed")
         with listening as recorder, reporter(registry):
             done = run_shard(registry, wanted, share)
-        status, folder = show_shard(share, done, as_json), done[0][0] / FOLDER / share.name
+        status, folder = show_shard(share, done, as_json, registry.files), done[0][0] / FOLDER / share.name
     elif seeds:
         from mia_bench.engine.seeds import run_seeds
         from mia_bench.report.seeds import show_seeds

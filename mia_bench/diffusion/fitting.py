@@ -50,9 +50,15 @@ def row_runners(
     if rows is None and free is None:
         # The system takes activations of many MB back after each call, and gives them anew page by page.
         pictures = max(1, min(most, ROW_PIXELS // target.image_size**2))
+
+    def keep(kind: str, rows: int) -> None:
+        """With the memory of that moment: others may have come to the device since the target was loaded."""
+        if fitting and (now := target.free_bytes()) is not None:
+            fitting.keep(kind, rows, now)
+
     runners = {}
     for kind, wanted in {"denoiser": most, "vae": pictures, "decoder": pictures, "text": most}.items():
-        first, settled = (fitting.rows(kind, wanted), partial(fitting.keep, kind)) if fitting else (wanted, None)
+        first, settled = (fitting.rows(kind, wanted), partial(keep, kind)) if fitting else (wanted, None)
         runners[kind] = RowRunner(first, pool, kind=kind, settled=settled)
     return runners
 
@@ -107,10 +113,10 @@ class Fitting:
             rows, free = 2 * rows, 2 * free
         return min(rows, most)
 
-    def keep(self, network: str, rows: int) -> None:
-        """Remember what fitted; a cache that cannot be written costs nothing but the memory of it."""
+    def keep(self, network: str, rows: int, free: int) -> None:
+        """Remember what fitted in so many free bytes; a cache that cannot be written costs nothing but the memory."""
         kept = {name: {"rows": r, "free_bytes": f} for name, (r, f) in self._read().items()}
-        kept[network] = {"rows": rows, "free_bytes": self.free}
+        kept[network] = {"rows": rows, "free_bytes": free}
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             part = self.path.with_name(f".{self.path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")

@@ -85,7 +85,7 @@ def run_controls(registry: Registry, options: RunOptions, main: Prepared) -> dic
         log.warning("no controls: no attack of the run reads captions")
     for choice, one in wanted.items():
         try:
-            run_tasks(registry, one)
+            run_tasks(registry, one, main.target)
         except MiaBenchError as error:
             failed[choice] = error.why
             log.warning("no control with %s captions: %s", choice, error.why)

@@ -10,7 +10,7 @@ from typing import Any
 from mia_bench.engine.plan import Plan
 from mia_bench.imported import IMPORTED
 from mia_bench.result import Cost
-from mia_bench.store import Store
+from mia_bench.store import MEASURED, Store
 
 
 class Ledger:
@@ -40,9 +40,12 @@ class Ledger:
             if not (mine := everything & wanted):
                 continue
             self.images |= mine
-            self.shards.append((len(mine) / len(everything), records[name]))
+            # Samples that another shard measured too are stored once, but both have asked for them.
+            once = records[name].get(MEASURED, {})
+            measured = {f: max(once.get(f, 0), len(held)) for f, held in by_fingerprint.items()}
+            self.shards.append((len(mine) / max(len(everything), *measured.values()), records[name]))
             inside = {f: len(held & wanted) for f, held in by_fingerprint.items()}
-            self.own.append((records[name], {f: (n, n / len(by_fingerprint[f])) for f, n in inside.items()}))
+            self.own.append((records[name], {f: (n, n / measured[f]) for f, n in inside.items()}))
 
     def price(self, *fingerprints: str) -> dict[str, float | None]:
         """Queries, backward passes and seconds per image of one measurement, or of several together."""

@@ -13,7 +13,8 @@ from typing import Self
 
 from mia_bench.engine.events import BatchMeasured, RunFinished, RunStarted
 from mia_bench.engine.measure import Outcome, Work
-from mia_bench.errors import NetworkError, UnavailableError
+from mia_bench.engine.worker import InProcess
+from mia_bench.errors import MiaBenchError, NetworkError, UnavailableError
 from mia_bench.executor import Executor, Failed, Job, Lost, Message, Ready, Report, Task
 from mia_bench.plugins import Registry
 from mia_bench.trace import merge, span
@@ -33,14 +34,15 @@ class Dispatcher:
     """
 
     def __init__(self, executor: Executor, job: Job, registry: Registry) -> None:
-        self.executor, self.registry = executor, registry
-        self.jobs = executor.spread(job)
+        self.jobs, self.registry = executor.spread(job), registry
+        alone = len(self.jobs) == 1 and self.jobs[0] is job
+        self.executor = InProcess() if alone else executor
         self.idle: deque[int] = deque()
         self.at_work: dict[int, Task] = {}
         self.next: dict[int, Task] = {}  # what a worker has been told to expect
         self.waiting: deque[Task] = deque()
         self.losses = Counter[str | int]()  # by batch; by worker, since it last reported
-        self.gone = set[int]()
+        self.gone: dict[int, MiaBenchError] = {}  # workers that were given up
         self.opened = set[int]()  # workers that hold the target
         self.batch = 0
 
@@ -75,6 +77,7 @@ class Dispatcher:
             MiaBenchError: A worker cannot go on, or workers are lost time after time.
         """
         outcome, done, began = Outcome(), 0, time.perf_counter()
+        reports: dict[str, Report] = {}
         total = sum(len(task.samples) for task in tasks)
         labels = tuple(dict.fromkeys(label for task in tasks for label in task.attacks))
         self.registry.run_started(RunStarted(labels, total, stored, len(tasks), folder, captions, len(self.jobs)))
@@ -89,11 +92,15 @@ class Dispatcher:
             if finished == len(tasks):
                 break
             for report in self._listen():
-                outcome.samples.update(report.samples)
-                outcome.attacks = {**report.attacks, **outcome.attacks}
+                reports[report.task.name] = report
+                outcome.attacks.update(report.attacks)
                 finished, done = finished + 1, done + len(report.task.samples)
                 self._tell(finished, tasks, done, total, report.seconds)
         self.registry.run_finished(RunFinished(done, time.perf_counter() - began))
+        for task in reversed(tasks):  # of several reasons the first batch's, whoever reported first
+            if task.name in reports:
+                outcome.samples.update(reports[task.name].samples)
+                outcome.attacks.update(reports[task.name].attacks)
         return outcome
 
     def _tell(self, finished: int, tasks: Sequence[Task], done: int, total: int, seconds: float) -> None:
@@ -121,12 +128,17 @@ class Dispatcher:
 
     def _heard(self, number: int, message: Message) -> Report | None:
         """Book what a worker says; the report if it has measured something."""
+        if number in self.gone:  # the end of its process
+            return None
         match message:
             case Failed(error):
                 # A device at fault, or one that the target does not fit, is no fault of the others.
-                if not self.opened - {number} or not (isinstance(error, NetworkError) or number not in self.opened):
+                if number not in self.opened and isinstance(error, MiaBenchError):
+                    self._give_up(number, error)
+                elif isinstance(error, NetworkError) and self.opened - {number}:
+                    self._lost(number, error)
+                else:
                     raise error
-                self._lost(number, str(error))
             case Ready(batch):
                 self.opened.add(number)
                 self.batch = self.batch or batch
@@ -138,10 +150,10 @@ class Dispatcher:
                 self.idle.append(number)
                 return message
             case Lost(reason):
-                self._lost(number, reason)
+                self._lost(number, UnavailableError(reason))
         return None
 
-    def _lost(self, number: int, reason: str) -> None:
+    def _lost(self, number: int, error: MiaBenchError) -> None:
         """Put back what a worker was to measure, and start it again if that is not what ends it."""
         task, expected = self.at_work.pop(number, None), self.next.pop(number, None)
         self.waiting.extendleft(t for t in (expected, task) if t)
@@ -153,16 +165,21 @@ class Dispatcher:
             self.losses[task.name] += 1
             if self.losses[task.name] == MAX_LOSSES:
                 what = f"batch of samples {', '.join(task.samples[:3])}{', ...' if len(task.samples) > 3 else ''}"
-                why = f"{MAX_LOSSES} workers were lost on it: {reason}"
-                raise UnavailableError(what, why, "fewer --rows or --batch need less memory")
+                why = f"{MAX_LOSSES} workers were lost on it: {error}"
+                raise UnavailableError(what, why, error.fix or "fewer --rows or --batch need less memory")
         if self.losses[number] < MAX_LOSSES:
-            logger.warning("worker %d was lost: %s; another takes its place", number + 1, reason)
+            logger.warning("worker %d was lost: %s; another takes its place", number + 1, error)
             self.executor.start(number, self.jobs[number])
             return
-        self.gone.add(number)
-        logger.warning("worker %d was lost %d times: %s; the others go on", number + 1, MAX_LOSSES, reason)
+        why = f"lost {MAX_LOSSES} times: {error}"
+        self._give_up(number, UnavailableError(f"worker {number + 1}", why, error.fix or "try --workers 1"))
+
+    def _give_up(self, number: int, error: MiaBenchError) -> None:
+        """Go on without a worker; not without any."""
+        self.gone[number] = error
         if len(self.gone) == len(self.jobs):
-            raise UnavailableError("workers", f"all were lost time after time: {reason}", "try --workers 1")
+            raise next(iter(self.gone.values()))
+        logger.warning("%s; the other workers go on without worker %d", error, number + 1)
 
 
 def tasks_of_work(work: Iterable[Work], batch: int, workers: int = 1) -> list[Task]:

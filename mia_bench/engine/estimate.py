@@ -103,7 +103,7 @@ def _seconds(rows: RowRunner, network: Callable[..., torch.Tensor], *inputs: tor
         began = time.perf_counter()
         rows(network, *inputs)
         if inputs[0].device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(inputs[0].device)
         return time.perf_counter() - began
 
     once()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from mia_bench.diffusion.noise import NoiseSource, SaltedNoise
 from mia_bench.engine.blame import fault
 from mia_bench.engine.loader import Loaded, Loader
 from mia_bench.engine.plan import Plan, PlannedAttack
-from mia_bench.errors import BrokenPluginError, NetworkError, SampleError, UnavailableError
+from mia_bench.errors import BrokenPluginError, MiaBenchError, NetworkError, SampleError, UnavailableError, brief
 from mia_bench.executor import Report, Task
 from mia_bench.store import Store
 from mia_bench.trace import span
@@ -150,7 +150,8 @@ class Measurer:
             self._fail_sample(sample.id, None, error)
         if not (samples := loaded.samples):
             return
-        batch = make_batch(loaded, self.target, self.noise)
+        with _its_own_fault("its input could not be made"):
+            batch = make_batch(loaded, self.target, self.noise)
         clock.lap("load")
         attacks = [a for a in planned if not a.control]
         found = _on_host([self._timed(a, batch) for a in attacks])
@@ -210,15 +211,14 @@ class Measurer:
                 raise ValueError("measure returned no term")
             return terms
         except NetworkError as error:
-            self.target.probe(batch)  # if that fails too, the fault is not the attack's, and the run ends
-            self._fail_attack(planned, error)
+            self._fail_attack(planned, error, batch)
         except UnavailableError as error:
             denoiser.asked[planned.label] = asked  # what a failed attempt asked is no part of the attack
             if len(batch) > 1:  # find the sample, and measure the others one by one
                 return _stack([self._measure(planned, batch.single(i)) for i in range(len(batch))])
             self._fail_sample(batch.ids[0], planned.label, error)
         except (Exception, SystemExit) as error:  # a fault of this attack must not cost the others their work
-            self._fail_attack(planned, error)
+            self._fail_attack(planned, error, batch)
         finally:
             batch.noise = noise
             batch.claims.clear()
@@ -230,7 +230,7 @@ class Measurer:
         try:
             arrays = {name: _to_host(name, values, len(batch)) for name, values in terms.items()}
         except Exception as error:
-            self._fail_attack(planned, error)
+            self._fail_attack(planned, error, batch)
             return {}
         finite = np.ones(len(batch), dtype=bool)
         for array in arrays.values():
@@ -246,7 +246,9 @@ class Measurer:
                 array[row] = np.nan
         return arrays
 
-    def _fail_attack(self, planned: PlannedAttack, error: BaseException) -> None:
+    def _fail_attack(self, planned: PlannedAttack, error: BaseException, batch: Batch) -> None:
+        with _its_own_fault("it cannot be asked any more"):  # what a device does wrong may show anywhere later
+            self.target.probe(batch)
         why = f"measure failed: {fault(error, type(self.attacks[planned.label]))}"
         if self.fail_fast:
             raise BrokenPluginError(
@@ -258,6 +260,17 @@ class Measurer:
         if self.fail_fast:
             raise error
         self.outcome.samples[sample_id, label] = error.why or error.what
+
+
+@contextmanager
+def _its_own_fault(why: str) -> Iterator[None]:
+    """What goes wrong within is the target's or its device's fault, no attack's: the run ends, or goes on elsewhere."""
+    try:
+        yield
+    except MiaBenchError:
+        raise
+    except Exception as error:
+        raise NetworkError("the target", f"{why}: {type(error).__name__}: {brief(error)}", "check --device") from error
 
 
 def draws_ahead(device: str) -> bool:

@@ -55,7 +55,9 @@ def merge(
     results: tuple[Result, ...] = ()
     choices = {choice for one in given for choice, below in folders(one).items() if (below / "run.json").exists()}
     for choice in ("", *sorted(choices)):
-        sources = [folders(one)[choice] if choice else one for one in given]
+        sources = [folders(one)[choice] for one in given] if choice else given
+        if choice:  # one may lack it, as the check of what is measured says
+            sources = [source for source in sources if (source / "run.json").exists()]
         found = _merged(
             registry, sources, folders(folder)[choice] if choice else folder, incomplete, positives, negatives
         )
@@ -70,6 +72,7 @@ def _merged(
     taken = {folder} if (folder / "run.json").exists() else set()
     plan, store = _one_plan([*sources, *taken], folder), Store(folder)
     with store.locked():
+        store.write_json("run.json", plan.model_dump(mode="json"))  # a merge that fails is repeated in this folder
         for source in sources:
             if source.resolve() != folder.resolve():
                 _copy(source, store)
@@ -78,7 +81,6 @@ def _merged(
         unfinished = f"{len(missing)} of {len(plan.samples.id)} samples are not fully measured" if missing else ""
         if missing and not incomplete:
             raise UnavailableError(f"run folder {folder}", _which(missing, shards, plan), _how(plan))
-        store.write_json("run.json", plan.model_dump(mode="json"))
         store.remove("results.json", "scores.parquet")
         store.compact(once=True)
         return score_run(

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -34,9 +34,6 @@ from mia_bench.result import MEMBERSHIP, Task
 from mia_bench.store import Store
 from mia_bench.target import Target, TargetOptions
 from mia_bench.trace import STARTUP, span
-
-if TYPE_CHECKING:
-    pass
 
 DEFAULT_DATASET = "fluent-emoji"
 USUAL_DEVICES = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mia_bench.engine.estimate import Estimate
     from mia_bench.engine.measure import Outcome
     from mia_bench.engine.shards import Shard
+    from mia_bench.target import Target
 
 
 def run(registry: Registry, options: RunOptions) -> Result:
@@ -37,8 +38,13 @@ def run(registry: Registry, options: RunOptions) -> Result:
     return run_tasks(registry, options)[0]
 
 
-def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
+def run_tasks(registry: Registry, options: RunOptions, target: Target | None = None) -> tuple[Result, ...]:
     """Measure what the run folder does not hold yet, then score everything.
+
+    Args:
+        registry: All plugins.
+        options: The user's.
+        target: What the same options led to before; it may be loaded already.
 
     Returns:
         A result for each task that the options ask for. What the folder keeps is of membership, always.
@@ -46,7 +52,7 @@ def run_tasks(registry: Registry, options: RunOptions) -> tuple[Result, ...]:
     Raises:
         MiaBenchError: The run cannot start or go on; what was measured stays in the folder.
     """
-    prepared = prepare(registry, options, fetch=True)
+    prepared = prepare(registry, options, fetch=True, target=target)
     controls_of(registry, options, prepared)  # what is wrong with them is said before anything is measured
     results = run_prepared(registry, prepared, options)
     return beside_controls(prepared.store, results, run_controls(registry, options, prepared))
@@ -76,7 +82,7 @@ def run_shard(registry: Registry, options: RunOptions, shard: Shard) -> list[tup
         UsageError: What was asked for needs all samples, or others are measuring another plan in the folder.
         MiaBenchError: As `run_tasks`.
     """
-    from mia_bench.engine.shards import check_others, record
+    from mia_bench.engine.shards import begin, record
 
     if options.artifacts:
         fix = "merge the shards, then run the same command without --shard: it measures nothing again"
@@ -85,10 +91,9 @@ def run_shard(registry: Registry, options: RunOptions, shard: Shard) -> list[tup
     wanted = {"": options, **controls_of(registry, options, prepared)}
     done = []
     for choice, own in wanted.items():
-        one = prepare(registry, own) if choice else prepared
+        one = prepare(registry, own, target=prepared.target) if choice else prepared
         with one.store.locked(shard.name):
-            check_others(shard, one.plan, one.store)
-            record(shard, one.plan, one.store)
+            begin(shard, one.plan, one.store)
             one.store.set_aside_damaged()
             outcome = measure(registry, one, own, shard)
             record(shard, one.plan, one.store, outcome)

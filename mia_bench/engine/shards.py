@@ -87,25 +87,35 @@ def recorded(plan: Plan, store: Store) -> dict[Shard, Outcome | None]:
     return found
 
 
-def check_others(shard: Shard, plan: Plan, store: Store) -> None:
-    """Check that whoever measures in the folder now measures the same plan.
+def begin(shard: Shard, plan: Plan, store: Store) -> None:
+    """Note that a shard has begun, unless others measure another plan in the folder.
+
+    It is noted before they are looked for: of two that begin at once, each sees the other's plan.
 
     Raises:
-        UsageError: Somebody measures another.
+        UsageError: Somebody measures another; what was noted before stays.
     """
+    name = f"{FOLDER}/{shard.name}.json"
+    before = store.read_json(name, "delete it") if (store.folder / name).exists() else None
+    record(shard, plan, store)
     for attempt in range(LOOKS):
         held = held_parts(store.folder, shard.name)
-        others = {path.stem for path in (store.folder / FOLDER).glob("*.json") if path.stem in held}
-        differing = [name for name in sorted(others) if _plan_of(store, name) != plan.digest]
+        others = sorted(p.stem for p in (store.folder / FOLDER).glob("*.json") if p.stem in held)
+        differing = [other for other in others if _measures_another(store, other, plan)]
         if not differing:
             return
         if attempt < LOOKS - 1:
-            time.sleep(1)  # one that has just begun may still have the record of an earlier plan
+            time.sleep(1)  # whoever looks, as this does, holds a part for a moment
+    if before:
+        store.write_json(name, before)
+    else:
+        store.remove(name)
     why = f"shard {differing[0].replace('-of-', '/')} of another plan is measured there"
     raise UsageError(
         f"run folder {store.folder}", why, "give all shards the same options, or choose another folder with --out"
     )
 
 
-def _plan_of(store: Store, name: str) -> object:
-    return store.read_json(f"{FOLDER}/{name}.json", "delete it").get("plan")
+def _measures_another(store: Store, name: str, plan: Plan) -> bool:
+    noted = store.read_json(f"{FOLDER}/{name}.json", "delete it")
+    return noted.get("plan") != plan.digest and not noted.get("finished")

@@ -119,11 +119,12 @@ def open_target(prepared: Prepared, options: RunOptions, encoders: Collection[st
         "compile": options.compile,
     }
     named = {spec: encoder for spec, encoder in prepared.encoders.items() if spec in encoders}
-    if target.opened_for != (wanted, sorted(named)):  # another seed of the same run finds it as it was
+    # Another seed of the same run, or a control of it, finds it as it was.
+    if target.opened_for != wanted or not named.keys() <= target.encoders.keys():
         target.encoders = named
         with blaming("target", prepared.plan.target, type(target)):
             target.open(**wanted)
-        target.opened_for = (wanted, sorted(named))
+        target.opened_for = wanted
     return options.batch or default_batch(target, threads)
 
 

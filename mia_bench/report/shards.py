@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 LINES = 12  # reasons printed
 
 
-def show_shard(shard: Shard, done: Sequence[tuple[Path, Outcome]], as_json: bool = False) -> int:
-    """Print what could not be measured and how to go on; the exit status, as of a run."""
+def show_shard(
+    shard: Shard, done: Sequence[tuple[Path, Outcome]], as_json: bool = False, files: Sequence[Path] = ()
+) -> int:
+    """Print what could not be measured and how to go on, with these plugin files; the exit status, as of a run."""
     attacks = [f"{label} failed: {why}" for _, outcome in done for label, why in outcome.attacks.items()]
     samples = [
         f"sample {sample}{f' by {label}' if label else ''}: {why}"
@@ -34,5 +37,6 @@ def show_shard(shard: Shard, done: Sequence[tuple[Path, Outcome]], as_json: bool
         print(f"... and {len(samples) - LINES} more; the merged results.json lists all")
     folder = done[0][0]
     print(printable(f"shard {shard} is measured: {folder}"))
-    print(printable(f"when all {shard.count} are: mia-bench merge {folder}"))
+    plugins = "".join(f" -p {shlex.quote(str(file))}" for file in files)
+    print(printable(f"when all {shard.count} are: mia-bench merge{plugins} {shlex.quote(str(folder))}"))
     return status

@@ -168,6 +168,8 @@ def test_ctrl_c_leaves_what_can_be_resumed(tmp_path, server):
         if len(server.requests("stop-")) == 10 and sum(map(_lines, tmp_path.rglob("ledger.jsonl"))) == 6:
             break
         ticker.wait(0.1)
+    else:
+        pytest.fail("it never came so far")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

@@ -20,7 +20,7 @@ def test_the_time_is_shown_after_the_results_and_written(tiny_run, tmp_path):
     profile = json.loads((tmp_path / "run" / "profile.json").read_text())
     assert sum(row["wall_s"] for row in profile["rows"]) == pytest.approx(profile["wall_s"])
     named = {row["name"]: row["wall_s"] for row in profile["rows"]}
-    assert named["other"] < 0.3 * profile["wall_s"] and min(named.values()) >= 0
+    assert named["other"] < 0.6 * profile["wall_s"] and min(named.values()) >= 0
     trace = json.loads((tmp_path / "run" / "profile.trace.json").read_text())["traceEvents"]
     assert {e["args"]["name"].split("_")[0] for e in trace if e["ph"] == "M"} >= {"main", "loader"}
 

@@ -161,6 +161,7 @@ def test_folders_that_deny_each_other_are_refused(tmp_path, name):
 
 
 def test_hashes_of_files_are_remembered_until_they_change(images, cache, monkeypatch):
+    monkeypatch.setattr(labels, "SETTLED_NS", 10**15)
     first = {name: s.content for name, s in read(images).items()}
     kept = cache / f"{labels.FILES}.txt"
     assert not kept.exists(), "files that have just changed may change again unseen"

@@ -314,7 +314,7 @@ def hub(tmp_path):
     def ask(*arguments):
         address = f"http://127.0.0.1:{server.server_address[1]}"
         own = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-        own |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+        own |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "*"}
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             capture_output=True,

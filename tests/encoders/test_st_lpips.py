@@ -28,7 +28,7 @@ def waves(side):
 @pytest.mark.parametrize("cls", REFERENCE)
 def test_the_packages_own_numbers(cls):
     found = torch.cat([opened(cls()).distance(*waves(side)) for side in (32, 65)])
-    assert torch.allclose(found, torch.tensor(REFERENCE[cls]), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(found, torch.tensor(REFERENCE[cls]), rtol=1e-4, atol=1e-7)
 
 
 def test_a_shift_by_a_pixel_moves_it_less_than_another_picture():

@@ -22,7 +22,7 @@ class Script(Executor):
         self.said, self.given, self.ahead, self.started, self.stopped = [], [], [], [], False
 
     def spread(self, job):
-        return [job] * self.workers
+        return [job.on("cpu", 1)] * self.workers
 
     def start(self, number, job):
         self.started.append(number)
@@ -112,7 +112,7 @@ def test_workers_that_never_open_the_target(tmp_path):
             self.said.append((number, Lost("no luck")))
 
     script = Stillborn(2)
-    with pytest.raises(UnavailableError, match=r"all were lost.*no luck"):
+    with pytest.raises(UnavailableError, match=r"worker [12]: lost 3 times: no luck"):
         dispatched(script, tasks(1), tmp_path)
     assert sorted(script.started) == [0, 0, 0, 1, 1, 1] and script.stopped
 
@@ -136,6 +136,42 @@ def test_a_device_at_fault_is_no_fault_of_the_others(tmp_path):
     assert script.started.count(0) == 3, "given up; the other one goes on"
     with pytest.raises(NetworkError, match="CUDA"):
         dispatched(Script(1, act), tasks(2), tmp_path)
+
+
+def test_a_device_that_cannot_be_opened_is_left_out(tmp_path):
+    class Broken(Script):
+        bad = frozenset({0})
+
+        def start(self, number, job):
+            super().start(number, job)
+            if number in self.bad:
+                self.said[-1] = (number, Failed(UnavailableError(f"device {number}", "cannot be used", "take another")))
+                self.said.append((number, Lost("its process ended")))
+
+    for order in (lambda said: 0, lambda said: -1):
+        script = Broken(3, order=order)
+        dispatched(script, tasks(7), tmp_path)
+        assert script.started == [0, 1, 2] and sorted(name for _, name in script.given) == list("0123456")
+    Broken.bad = frozenset(range(3))
+    with pytest.raises(UnavailableError, match="device 0") as caught:
+        dispatched(Broken(3), tasks(2), tmp_path)
+    assert caught.value.fix == "take another"
+
+
+def test_what_mends_it_is_said_as_by_one_worker(tmp_path):
+    script = Script(4, lambda n, t: Failed(NetworkError("service", "HTTP 401", "set the token")))
+    with pytest.raises(UnavailableError, match="HTTP 401") as caught:
+        dispatched(script, tasks(9), tmp_path)
+    assert caught.value.fix == "set the token"
+
+
+def test_of_several_reasons_the_first_batch_gives_it(tmp_path):
+    def act(number, task):
+        return Report(task, 0.0, {}, {"a": f"batch {task.name}"})
+
+    for order in (lambda said: 0, lambda said: -1):
+        script = Script(2, act, lambda said, order=order: 0 if isinstance(said[0][1], Ready) else order(said))
+        assert dispatched(script, tasks(2), tmp_path).attacks == {"a": "batch 0"}
 
 
 def test_a_failure_ends_the_run_as_it_is(tmp_path):

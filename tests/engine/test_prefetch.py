@@ -174,12 +174,12 @@ def test_the_command_it_names_works_without_a_network(tmp_path, pipeline):
     with serving(**{NAME: pipeline}) as server:
         env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         command = [sys.executable, "-m", "mia_bench", "fetch", "--weights", NAME, "--json"]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
     variable, _, *words = shlex.split(json.loads(done.stdout)["command"])
     env |= [variable.split("=")]
     words += ["--attacks", "loss", "--dataset", "fluent-emoji", "--limit", "1", "--rows", "4", "--out", "run"]
     command = [sys.executable, "-m", "mia_bench", *words]
-    run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=250)
     facts = json.loads((tmp_path / "run" / "results.json").read_text())["target_facts"]
     assert facts["revision"] == COMMIT and "Traceback" not in run.stderr, run.stderr

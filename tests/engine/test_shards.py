@@ -177,8 +177,12 @@ def test_shards_do_not_wait_for_each_other_but_a_run_does(tmp_path, monkeypatch)
             pass
         with pytest.raises(UsageError, match="shard 1/2 is writing"):
             measure(tmp_path, "1/2")
+        measure(tmp_path, "2/2", seed=1)  # who holds the other part has finished it, and only looks
+        shards.record(Shard(1, 2), read_plan(store), store)
+        before = (tmp_path / "shards" / "2-of-2.json").read_bytes()
         with pytest.raises(UsageError, match="another plan"):
-            measure(tmp_path, "2/2", seed=1)
+            measure(tmp_path, "2/2", seed=2)
+        assert (tmp_path / "shards" / "2-of-2.json").read_bytes() == before
     with store.locked(), pytest.raises(UsageError, match="another run is writing"):
         measure(tmp_path, "1/2")
 
@@ -196,6 +200,48 @@ def test_shards_of_a_new_plan_start_together_where_an_older_one_was_measured(tmp
     measure(tmp_path, "1/2")
     _, (result,) = merged(tmp_path)
     assert {row.n for row in result.rows} == {13}
+
+
+def test_of_two_plans_that_start_at_once_none_overlooks_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "LOOKS", 1)
+    made = tiny.registry(samples=SAMPLES)
+    store, plan = Store(tmp_path), prepare(made, options(tmp_path)).plan
+    with store.locked("1-of-2"), store.locked("2-of-2"):
+        shards.record(Shard(1, 2), plan, store)
+        with pytest.raises(UsageError, match="shard 1/2 of another plan"):
+            shards.begin(Shard(2, 2), prepare(made, options(tmp_path, seed=1)).plan, store)
+        assert not (tmp_path / "shards" / "2-of-2.json").exists()
+        shards.begin(Shard(2, 2), plan, store)
+
+
+def test_a_merge_that_failed_can_be_repeated(tmp_path, whole):
+    measure(tmp_path / "1", "1/2")
+    with pytest.raises(UnavailableError, match="not fully measured"):
+        merged(tmp_path / "1", out=tmp_path / "all")
+    measure(tmp_path / "2", "2/2")
+    merged(tmp_path / "1", tmp_path / "2", out=tmp_path / "all")
+    assert same(tmp_path / "all", whole)
+
+
+def test_what_two_shards_measured_is_paid_twice_and_asked_once_an_image(tmp_path, whole):
+    measure(tmp_path / "1", "1/2")
+    measure(tmp_path / "2", "1/1")
+    _, (result,) = merged(tmp_path / "1", tmp_path / "2", out=tmp_path / "all")
+    assert same(tmp_path / "all", whole)
+    assert {row.label: row.queries for row in result.rows} == {row.label: row.queries for row in whole[1].rows}
+    assert (result.cost.asked, result.cost.images) == (whole[1].cost.asked, 13)
+    _, (again,) = merged(tmp_path / "all")
+    assert again.cost.asked == result.cost.asked
+
+
+def test_a_control_that_a_shard_lacks_is_named_or_left_partial(tmp_path):
+    made = tiny.registry(samples=SAMPLES)
+    measure(tmp_path / "1", "1/2", made=made, attacks="clid", controls=True)
+    measure(tmp_path / "2", "2/2", made=made, attacks="clid")
+    with pytest.raises(UnavailableError, match=r"controls.neutral.* not fully measured"):
+        merged(tmp_path / "1", tmp_path / "2", made=made, out=tmp_path / "all")
+    _, (result,) = merged(tmp_path / "1", tmp_path / "2", made=made, out=tmp_path / "all", incomplete=True)
+    assert not result.unfinished and tiny.row(result, "clid").n == 13
 
 
 def test_what_a_shard_said_counts_only_while_it_is_true(tmp_path, whole):

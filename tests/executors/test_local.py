@@ -170,7 +170,7 @@ def command(place, name):
 def test_the_end_of_a_run_is_the_end_of_its_workers(place, monkeypatch, signal_sent):
     place.run("one")
     place.log.unlink()
-    monkeypatch.setenv("SLOWLY_S", "0.4")
+    monkeypatch.setenv("SLOWLY_S", "2")
     monkeypatch.setenv("SLOWLY_TOGETHER", "2")
     process = subprocess.Popen(command(place, "two"), start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:

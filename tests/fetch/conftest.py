@@ -1,5 +1,7 @@
 """A server, a cache of one's own, and a fetch of some of the server's urls."""
 
+import socket
+
 import pytest
 from quiet import Quiet
 from urlplugin import Urls
@@ -22,6 +24,19 @@ def server(_server):
     _server.second.asked.clear()
     _server.most = 0
     return _server
+
+
+@pytest.fixture(autouse=True)
+def no_such_name(monkeypatch):
+    """Names under `.invalid` have no address at once, however this machine asks for names."""
+    plain = socket.getaddrinfo
+
+    def found(host, *rest, **more):
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return plain(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
 
 
 @pytest.fixture(autouse=True)

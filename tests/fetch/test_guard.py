@@ -160,10 +160,10 @@ def test_a_socket_file_is_refused():
 
 
 def test_resolvers_are_at_most_so_many_and_end():
-    resolvers, gate = Resolvers(2), threading.Event()
+    resolvers, gate, before = Resolvers(2), threading.Event(), {*threading.enumerate()}
     began = [resolvers.submit(gate.wait, 10) for _ in range(3)]
     cancelled, failing = resolvers.submit(gate.wait), resolvers.submit(int, "x")
-    threads = [thread for thread in threading.enumerate() if thread.name == "resolver"]
+    threads = [thread for thread in {*threading.enumerate()} - before if thread.name == "resolver"]
     assert cancelled.cancel() and len(threads) == 2 and all(thread.daemon for thread in threads)
     gate.set()
     assert [future.result(5) for future in began] == [True] * 3

@@ -73,7 +73,7 @@ def command(*arguments):
 def kill_when(condition, *arguments):
     """Kill a command with SIGKILL as soon as `condition()` holds."""
     process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 250
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, "it ended before"
         time.sleep(0.005)
@@ -98,7 +98,7 @@ def in_order(rows):
 def test_every_attack_on_what_survives(tmp_path, hub, cache, server):
     put(hub, server, KINDS)
     folder = LaionMi().folder
-    fetch = ["fetch", "laion-mi", "--allow-origin", server.origin, "--per-host", 8, "--timeout", 2, "--json"]
+    fetch = ["fetch", "laion-mi", "--allow-origin", server.origin, "--per-host", 8, "--timeout", 6, "--json"]
     kill_when(lambda: lines(cache) >= 12, *fetch)
     before = Ledger(folder / "ledger.jsonl").rows()
     asked = len(server.requests())
@@ -224,9 +224,9 @@ def test_a_run_killed_while_it_fetches_goes_on(hub, cache, server, cli):
     assert 5 <= len(known) < 40
     status, result, _ = cli()
     assert (status, n_of(result)) == (0, 40)
-    assert sorted(path.split("/")[1] for path in server.requests()) == sorted(
-        {f"{kind}-{n}" for kind in CLASSES for n in range(20)} - known
-    )
+    asked = [path.split("/")[1] for path in server.requests()]
+    assert set(asked) == {f"{kind}-{n}" for kind in CLASSES for n in range(20)} - known
+    assert len(asked) <= len(set(asked)) + 4, "those in flight at the end may be noted late"
 
 
 def test_a_host_that_asks_to_wait_is_not_asked_in_a_later_round(hub, server, cli, monkeypatch):

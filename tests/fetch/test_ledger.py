@@ -192,4 +192,4 @@ def test_forty_thousand_rows_are_light(tmp_path):
     samples = take(LaionMi(str(tmp_path)).samples(), None)
     seconds, grown = time.process_time() - began, resident() - memory
     assert len(samples) == sum(counts.values())
-    assert grown < 500 and seconds < 5
+    assert grown < 500 and seconds < 60, "a step that is quadratic takes minutes"

@@ -169,11 +169,11 @@ def test_few_are_asked_at_once(registry, server):
 
 
 def test_an_answer_that_takes_too_long_is_given_up(registry, server, monkeypatch):
-    monkeypatch.setattr(endpoint, "TIMEOUT_S", 0.5)
-    monkeypatch.setattr(endpoint, "TRIES", 2)
     server.faults["bad"] = ["held"]
     target = opened(registry, server)
     one(target)
+    monkeypatch.setattr(endpoint, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(endpoint, "TRIES", 2)
     with pytest.raises(SampleError, match=r"no answer in 2 tries: (timeout|no answer within 0.5 s)"):
         one(target, "bad")
 
@@ -242,8 +242,14 @@ def test_ctrl_c_waits_for_no_answer(registry, server):
     server.always = ["held"]
     target = opened(registry, server)
     began = time.monotonic()
-    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+
+    def interrupt():
+        while not server.asked:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=interrupt).start()
         one(target)
     assert time.monotonic() - began < 30, "it would be held for a minute"
 

@@ -153,6 +153,20 @@ def test_more_memory_than_then_is_tried(opened):
     assert [opened(free=2**bits, fits=5).first for bits in (32, 33)] == [4, 8]
 
 
+def test_a_device_that_was_shared_then_is_not_taken_for_small(opened):
+    class Crowded(Small):
+        def predict(self, x, t, **states):
+            self.free = 2**30  # somebody came to the device since the target was loaded
+            return super().predict(x, t, **states)
+
+    Crowded.__name__ = "Small"
+    target = Crowded("")
+    target.fits, target.free = 5, 2**32
+    target.open()
+    target.denoiser(torch.zeros(10, *target.sample_shape), 10, target.condition([""] * 10))
+    assert opened(free=2**32).first == 16, "4 rows fitted in a quarter of it"
+
+
 def test_rows_that_the_user_gives_are_taken_and_not_remembered(opened, tmp_path):
     assert opened(fits=5, rows=32).first == 32
     assert not (tmp_path / "cache").exists()
@@ -183,7 +197,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing(opened, tmp_path):
 
 def test_two_networks_share_a_record(monkeypatch, tmp_path):
     monkeypatch.setenv("MIA_BENCH_CACHE", str(tmp_path))
-    Fitting({"device": "a"}, 100).keep("vae", 2)
-    Fitting({"device": "a"}, 100).keep("denoiser", 8)
+    Fitting({"device": "a"}, 100).keep("vae", 2, 100)
+    Fitting({"device": "a"}, 100).keep("denoiser", 8, 100)
     found = Fitting({"device": "a"}, 100)
     assert (found.rows("vae", 64), found.rows("denoiser", 64), found.rows("text", 64)) == (2, 8, 64)

@@ -7,19 +7,16 @@ import multiprocessing
 import os
 import signal
 import threading
-import traceback
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING
 
 from mia_bench import hookimpl
-from mia_bench.errors import UsageError, brief
-from mia_bench.executor import Executor, ExecutorMeta, Failed, Job, Lost, Message, Task
+from mia_bench.executor import Executor, ExecutorMeta, Job, Lost, Message, Task, check_sendable, failed
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
-
-    from mia_bench.engine.worker import InProcess
 
 GRACE_S = 5.0  # for a process that was told to end
 
@@ -31,7 +28,6 @@ class Local(Executor):
 
     def __init__(self, workers: int | None = None) -> None:
         super().__init__(workers)
-        self.here: InProcess | None = None
         self.processes: dict[int, tuple[SpawnProcess, Connection]] = {}
 
     def spread(self, job: Job) -> Sequence[Job]:
@@ -39,39 +35,33 @@ class Local(Executor):
         gpus = _gpus() if device in (None, "cuda") else 0
         count = self.workers or max(1, gpus)
         if count == 1:
-            from mia_bench.engine.worker import InProcess
-
-            self.here = InProcess()
-            return self.here.spread(job)
-        if not isinstance(job.options.target, str | None):
-            why = "the model was given as an object, which other processes cannot be given"
-            raise UsageError(f"--workers {count}", why, "save it as a pipeline and name the folder, or use one worker")
+            return [job]
+        check_sendable(job, f"--workers {count}")
         if gpus:
             return [job.on(f"cuda:{number % gpus}", job.options.threads) for number in range(count)]
         cores = len(os.sched_getaffinity(0))
         return [job.on(device, job.options.threads or max(1, cores // count))] * count
 
     def start(self, number: int, job: Job) -> None:
-        if self.here:
-            return self.here.start(number, job)
         if number in self.processes:
             self._end(*self.processes.pop(number))
         context = multiprocessing.get_context("spawn")  # a forked child would share CUDA's state and torch's threads
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, job), name=f"mia-bench worker {number + 1}", daemon=True)
-        process.start()
+        resource_tracker.ensure_running()  # lest it be started next, and unblock the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # it inherits this: Ctrl-C finds it still starting
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
         self.processes[number] = process, ours
 
     def give(self, number: int, task: Task, ahead: Task | None) -> None:
-        if self.here:
-            return self.here.give(number, task, ahead)
         with contextlib.suppress(OSError):  # it is gone, as `wait` will find
             self.processes[number][1].send((task, ahead))
 
     def wait(self) -> Sequence[tuple[int, Message]]:
-        if self.here:
-            return self.here.wait()
         by_pipe = {pipe: (number, process) for number, (process, pipe) in self.processes.items()}
         heard: list[tuple[int, Message]] = []
         for pipe in wait(list(by_pipe)):
@@ -86,8 +76,6 @@ class Local(Executor):
         return heard
 
     def stop(self) -> None:
-        if self.here:
-            self.here.stop()
         for process, _ in self.processes.values():
             process.terminate()
         for process, pipe in self.processes.values():
@@ -117,11 +105,7 @@ def serve(pipe: Connection, job: Job) -> None:
     except EOFError:
         return
     except Exception as error:
-        error.add_note(traceback.format_exc())
-        try:
-            pipe.send(Failed(error))
-        except Exception:  # one that cannot be sent
-            pipe.send(Failed(RuntimeError(f"{type(error).__name__}: {brief(error, 400)}")))
+        pipe.send(failed(error))
 
 
 def _end_with_parent() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mia_bench import hookimpl
-from mia_bench.errors import MiaBenchError, UnavailableError, UsageError, brief
-from mia_bench.executor import Executor, ExecutorMeta, Failed, Job, Lost, Message, Task
+from mia_bench.errors import UnavailableError, brief
+from mia_bench.executor import Executor, ExecutorMeta, Job, Lost, Message, Task, check_sendable, failed
 
 PATIENCE_S = 30.0  # after which a wait for the cluster's first worker is spoken of
 
@@ -30,14 +30,14 @@ class Actor:
             self.worker = Worker(job)
             return self.worker.ready
         except Exception as error:
-            return _failed(error)
+            return failed(error)
 
     def measure(self, task: Task, ahead: Task | None) -> Message:
         """One batch."""
         try:
             return self.worker.measure(task, ahead)
         except Exception as error:
-            return _failed(error)
+            return failed(error)
 
 
 class Ray(Executor):
@@ -57,15 +57,17 @@ class Ray(Executor):
 
     def spread(self, job: Job) -> Sequence[Job]:
         options = job.options
-        if not isinstance(options.target, str | None):
-            why = "the model was given as an object, which other processes cannot be given"
-            raise UsageError("--executor ray", why, "save it as a pipeline and name the folder")
+        check_sendable(job, "--executor ray")
         self._connect()
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1] or [1]
-        gpus = 0 if (options.device or "").startswith("cpu") else int(sum(node.get("GPU", 0) for node in nodes))
+        device = options.device or ""
+        gpus = 0 if device.startswith("cpu") else int(sum(node.get("GPU", 0) for node in nodes))
+        if not gpus and device and not device.startswith("cpu"):
+            fix = "leave --device out to measure on processors, or start Ray's nodes where it finds their GPUs"
+            raise UnavailableError(f"--device {device}", "the Ray cluster has no GPU", fix)
         count = self.workers or gpus or len(cpus)
         self.gpus = gpus > 0
         threads = options.threads or max(1, min(min(cpus), sum(cpus) // count))
@@ -133,11 +135,6 @@ class Ray(Executor):
         if self.connected:
             ray.shutdown()
             self.connected = False
-
-
-def _failed(error: Exception) -> Failed:
-    """As what can be sent to another machine."""
-    return Failed(error if isinstance(error, MiaBenchError) else RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 @hookimpl
