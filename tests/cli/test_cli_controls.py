@@ -113,3 +113,10 @@ def test_a_control_that_cannot_run_costs_nothing_else(tiny_run, tmp_path):
     assert "shuffled captions: the split audit holds no two captions that differ" in done.out
     found = json.loads((tmp_path / "run" / "results.json").read_text())["controls"]
     assert [c["captions"] for c in found if c["lost"]] == ["neutral"]
+
+
+def test_the_model_is_loaded_once(tmp_path, monkeypatch):
+    loads, load = [], tiny.Tiny.load
+    monkeypatch.setattr(tiny.Tiny, "load", lambda self: (loads.append(self), load(self))[1])
+    result = tiny.go(tmp_path, attacks="clid,loss", controls=True)
+    assert {control.captions for control in result.controls} == {"neutral", "shuffled"} and len(loads) == 1

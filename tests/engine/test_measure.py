@@ -449,3 +449,49 @@ def test_what_came_to_nothing_is_no_part_of_the_price(tmp_path):
     assert (tiny.row(result, "mine").n, tiny.row(result, "mine").queries) == (12, 1)
     assert result.cost.images == 12
     assert tiny.go(tmp_path, made, attacks="mine,loss").cost.images == 12
+
+
+# Whose fault it is ----------------------------------------------------------------------------------------------
+
+
+class Breaking(tiny.Tiny):
+    """A device at fault says so at whatever comes next, network call or not."""
+
+    meta = tiny.Tiny.meta.model_copy(update={"name": "breaking"})
+    broken = False
+
+    def predict(self, x, t, **states):
+        if self.broken:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().predict(x, t, **states)
+
+
+def _broken_at_scores(self, batch, target):
+    target.broken = True
+
+    class Terms:
+        shape = (len(batch),)
+
+        def __array__(self, *_, **__):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    return {"loss": Terms()}
+
+
+def _broken_at_work(self, batch, target):
+    target.broken = True
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.parametrize("measure", [_broken_at_scores, _broken_at_work])
+def test_a_device_that_fails_between_calls_is_no_fault_of_an_attack(tmp_path, measure):
+    made = with_attack("unlucky", measure)
+    made.targets["breaking"] = Breaking
+    with pytest.raises(NetworkError, match="illegal memory access"):
+        tiny.go(tmp_path, made, attacks="unlucky,loss", target="breaking")
+
+
+def test_a_device_that_fails_before_attacks_is_at_fault_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny.Tiny, "forget", lambda self: 1 / 0)
+    with pytest.raises(NetworkError, match="its input could not be made: ZeroDivisionError"):
+        tiny.go(tmp_path, attacks="loss")
