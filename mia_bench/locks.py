@@ -5,6 +5,7 @@ Who holds the whole looks for parts, and who holds a part looks for the whole: o
 
 from __future__ import annotations
 
+import errno
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from mia_bench.errors import UsageError
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 PATIENCE_S = 10.0  # with who only looks
 
 
@@ -56,4 +58,9 @@ def _acquire(stack: ExitStack, path: Path, seconds: float) -> None:
             who = f"a run of shard {path.name.removeprefix(f'{LOCK}-').replace('-of-', '/')}"
         fix = "wait for it to end, or choose another folder with --out"
         raise UsageError(f"run folder {path.parent}", f"{who} is writing to it", fix) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        fix = "mount the disk with `flock`, or choose a folder on another disk with --out"
+        raise UsageError(f"run folder {path.parent}", "its disk has no locks (flock)", fix) from error
     stack.callback(lock.release)

@@ -348,3 +348,16 @@ def test_a_run_killed_before_its_plan_goes_on(tmp_path):
         with Store(tmp_path).locked():
             assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", ".notes.tmp", ".lock", "measurements"}
             (tmp_path / ".run.json.1.tmp").touch()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK])
+def test_a_disk_without_locks_is_refused(tmp_path, monkeypatch, code):
+    """Files as marks of a lock would outlive a run that is killed on another machine."""
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UsageError, match="no locks") as caught, Store(tmp_path / "run").locked():
+        pass
+    assert "--out" in caught.value.fix
