@@ -69,7 +69,7 @@ def per_sample(came: Sequence[tuple[float, int]], workers: int) -> float:
 @click.option("--pairs", default=6, show_default=True)
 @click.option("--target", default="emoji-realworld", show_default=True)
 @click.option("--attacks", default="clid,secmi,pfami,loss", show_default=True)
-@click.option("--limit", default=250, show_default=True, help="Samples of each class in each split.")
+@click.option("--limit", default=80, show_default=True, help="Samples of each class in each split.")
 @click.option("--batch", default=32, show_default=True, help="Samples per batch, and rows per call.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the record here as JSON; resumed if it exists.")
 def main(pairs: int, target: str, attacks: str, limit: int, batch: int, out: Path | None) -> int:
