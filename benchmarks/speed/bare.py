@@ -72,8 +72,9 @@ class Bare:
         return graded
 
     def seconds(self, way: Way, rows: float) -> tuple[float, float]:
-        """Wall and processor seconds for `rows` rows."""
-        calls = max(1, round(rows / way.batch))
+        """Wall and processor seconds for `rows` rows, at the pace of full calls on all threads."""
+        at_once = self.threads if way.pooled else 1
+        calls = at_once * max(1, round(rows / (way.batch * at_once)))
         call = self._call(way.batch)
         weights = list(self.target.network().parameters()) if self.work.gradient == "weights" else []
         frozen = [w for w in weights if not w.requires_grad]
@@ -82,7 +83,7 @@ class Bare:
         torch.set_num_threads(1 if way.pooled else self.threads)
         try:
             with ThreadPoolExecutor(
-                self.threads if way.pooled else 1,
+                at_once,
                 initializer=torch.set_num_threads,
                 initargs=(1 if way.pooled else self.threads,),
             ) as pool:

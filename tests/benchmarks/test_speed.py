@@ -78,6 +78,24 @@ def test_work_is_what_was_executed(tiny):
     assert not any("predict" in vars(thing) for thing in (ready.target, suite.opened.target))
 
 
+@pytest.mark.parametrize(("pooled", "rows", "calls"), [(True, 80, 4), (True, 20, 2), (False, 80, 5)])
+def test_a_bare_network_is_timed_with_all_threads_at_work(pooled, rows, calls):
+    import torch
+    from bare import Bare, Way
+    from once import Work
+
+    class Target:
+        asked = ()
+
+        def predict(self, x):
+            self.asked = (*self.asked, len(x))
+            return x
+
+    target, row = Target(), ((torch.zeros(1, 2),), {})
+    Bare(target, Work("target", "denoiser", "predict", "", row), 2).seconds(Way(16, pooled), rows)
+    assert target.asked == (16,) * (2 + calls), "two to warm up, and an odd one would keep one thread waiting"
+
+
 def test_efficiency_resumes_and_sums_up(tmp_path, page):
     from efficiency import main
 
