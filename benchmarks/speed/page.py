@@ -39,6 +39,7 @@ def efficiency(name: str) -> str:
     rows = [
         [
             f"`{row['label']}`",
+            f"{row['images']}",
             f"{row['asked']:.3g}",
             f"{row['executed']:.3g}",
             f"{1000 * row['seconds_per_image']:.3g} ms",
@@ -49,8 +50,8 @@ def efficiency(name: str) -> str:
         ]
         for row in record["figures"]["attacks"]
     ]
-    heads = ["attack", "queries asked", "run", "per image", "efficiency", "naive", "by hand", "peak"]
-    said = [table(rows, heads), f"{where(record)}; {record['figures']['attacks'][0]['images']} images."]
+    heads = ["attack", "images", "queries asked", "run", "per image", "efficiency", "naive", "by hand", "peak"]
+    said = [table(rows, heads), f"{where(record)}."]
     if suite := record["figures"].get("suite"):
         ratio = shown(suite["together_over_apart"])
         said.append(f"All at once take {ratio} of the seconds that the attacks take one by one.")
