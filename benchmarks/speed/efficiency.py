@@ -238,7 +238,7 @@ def text(figures: dict[str, Any]) -> str:
 @click.option("--attacks", default="all", show_default=True, help="As for `mia-bench run`.")
 @click.option("--pairs", default=6, show_default=True, help="Rounds of bare and run.")
 @click.option("--limit", type=int, help="Samples of each class in each split.  [default: what fills all calls]")
-@click.option("--rows", type=int, help="Rows per call.  [default: 10 of `mid`, else as the harness chooses]")
+@click.option("--rows", type=int, help="Rows per call.  [default: 15 of `mid`, else as the harness chooses]")
 @click.option("--threads", default=2, show_default=True)
 @click.option(
     "--search", default=0.2, show_default=True, help="Seconds for each way to call a network, to find the best."
@@ -258,9 +258,9 @@ def main(
     memory: bool,
     out: Path | None,
 ) -> None:
-    # 4 x 26 + 24 memorised are a batch of 64 rows on two threads, 4 x 122 + 24 four; 4 x 4 + 4 one of ten rows.
-    cheap = limit or (8 if target == "mid" else 122)
-    limit, rows = limit or (4 if target == "mid" else 26), rows or (10 if target == "mid" else None)
+    # 4 x 26 + 24 memorised are a batch of 64 rows on two threads, 4 x 122 + 24 four; 4 x 6 + 6 one of 15 rows.
+    cheap = limit or (12 if target == "mid" else 122)
+    limit, rows = limit or (6 if target == "mid" else 26), rows or (15 if target == "mid" else None)
     with tempfile.TemporaryDirectory() as folder:
         about = {
             "benchmark": "speed/efficiency",
