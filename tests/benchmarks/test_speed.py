@@ -129,7 +129,7 @@ def test_efficiency_resumes_and_sums_up(tmp_path, page):
     assert other.exit_code and "another" in other.output
     assert json.loads(out.read_text()) == second
     out.rename(tmp_path / "speed-mid.json")
-    assert re.search(r"\| `pia` +\| 2 +\| 2 +\| .* ms", page.mid()) and "All at once take" in page.mid()
+    assert re.search(r"\| `pia` +\| \d+ +\| 2 +\| 2 +\| .* ms", page.mid()) and "All at once take" in page.mid()
     assert page.emoji() == ""
 
 
