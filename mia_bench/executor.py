@@ -8,6 +8,7 @@ into the run folder by itself. A sample's numbers do not depend on its batch, so
 from __future__ import annotations
 
 import os
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -129,7 +130,9 @@ Message = Ready | Report | Lost | Failed
 
 def failed(error: Exception) -> Failed:
     """As what can be sent to another process or machine: whose class is known there."""
-    return Failed(error if isinstance(error, MiaBenchError) else RuntimeError(f"{type(error).__name__}: {error}"))
+    sent = error if isinstance(error, MiaBenchError) else RuntimeError(f"{type(error).__name__}: {error}")
+    sent.add_note("".join(traceback.format_exception(error)))  # its own does not travel
+    return Failed(sent)
 
 
 def check_sendable(job: Job, option: str) -> None:

@@ -212,10 +212,7 @@ class Target(ABC):
             encoder.open(self)
 
     def first_rows(self) -> int:
-        """Rows per call to begin with: by the size of one input, on a GPU also by the memory left beside the weights.
-
-        When memory runs out all the same, each network halves its own.
-        """
+        """Rows per call at first: by the size of one input, on a GPU also by the memory left beside the weights."""
         from mia_bench.diffusion.fitting import first_rows
 
         return first_rows(self)

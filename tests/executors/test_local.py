@@ -1,6 +1,7 @@
 """Several processes of this machine: the same numbers, whoever measures and whoever dies on the way."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from placed import PLUGIN
 
 from mia_bench.engine.run import run
 from mia_bench.errors import BrokenPluginError, UnavailableError, UsageError
-from mia_bench.executor import Job
+from mia_bench.executor import Job, failed
 from mia_bench.hookspecs import hookimpl
 from mia_bench.plugins import Registry
 from mia_bench.store import Store
@@ -216,3 +217,11 @@ def test_one_process_for_each_visible_gpu(place, monkeypatch):
     assert devices(device="cuda:1") == ["cuda:1"] and devices(device="cpu") == ["cpu"]
     monkeypatch.setattr(local, "_gpus", lambda: 1)
     assert devices() == [None], "this process"
+
+
+def test_what_failed_elsewhere_says_where():
+    try:
+        raise KeyError("lost")
+    except KeyError as error:
+        arrived = pickle.loads(pickle.dumps(failed(error)))
+    assert str(arrived.error) == "KeyError: 'lost'" and "test_local.py" in arrived.error.__notes__[0]
