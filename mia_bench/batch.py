@@ -115,18 +115,27 @@ class Batch:
             std_noise = self._draw(lambda i: self.noise.draw(i, quantity, None, 0, shape))
         return keyed(self.target.encode(pixels, std_noise), f"x0#{self._number}{view and ':' + view}")
 
-    def eps(self, t: Timesteps, draw: int = 0, quantity: str = "eps") -> Keyed:
-        """Forward noise, one independent draw for each t: `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps."""
+    def eps(self, t: Timesteps, draw: int | Sequence[int] = 0, quantity: str = "eps") -> Keyed:
+        """Forward noise, independent for each t and draw.
+
+        Args:
+            t: One timestep, or T of them.
+            draw: Number of the draw, or T of them.
+            quantity: What it is for.
+
+        Returns:
+            `(B, C, H, W)`, or `(B, T, C, H, W)` for T timesteps or draws.
+        """
         shape = tuple(self.target.sample_shape)  # not x0's: some attacks never read the image
-        ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
-        salt = self.noise.identity
+        grid = np.broadcast(t, draw)
+        cells, salt = [(int(s), int(d)) for s, d in grid], self.noise.identity
 
         def make() -> Keyed:
-            arrays = self._draw(lambda i: np.stack([self.noise.draw(i, quantity, s, draw, shape) for s in ts]))
-            names = [f"{quantity}#{self._number}[{salt},{s},{draw}]" for s in ts]
-            return keyed(arrays[:, 0], names[0]) if isinstance(t, int | np.integer) else keyed(arrays, names)
+            arrays = self._draw(lambda i: np.stack([self.noise.draw(i, quantity, s, d, shape) for s, d in cells]))
+            names = [f"{quantity}#{self._number}[{salt},{s},{d}]" for s, d in cells]
+            return keyed(arrays, names) if grid.ndim else keyed(arrays[:, 0], names[0])
 
-        return self._once((quantity, salt, draw, t if isinstance(t, int | np.integer) else tuple(ts)), make)
+        return self._once((quantity, salt, grid.ndim, *cells), make)
 
     def draw(self, quantity: str, shape: tuple[int, ...], draw: int = 0) -> torch.Tensor:
         """Standard normal noise of any shape for what is no latent, e.g. text states: float32 `(B, *shape)`."""

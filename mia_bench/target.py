@@ -288,24 +288,25 @@ class Target(ABC):
         """Denoiser inputs to images; equal ones of one batch are decoded once.
 
         Args:
-            latents: float32 `(B, C, h, w)`.
+            latents: float32 `(B, C, h, w)`, or `(B, n, C, h, w)`.
 
         Returns:
-            float32 `(B, 3, H, W)`, about [-1, 1], not clamped; for a pixel-space model a copy of its input.
+            float32 `(B, [n,] 3, H, W)`, about [-1, 1], not clamped; for a pixel-space model a copy of its input.
         """
         import torch
 
         from mia_bench.diffusion.keyed import keys_of, named_picture, plain
 
         keys = keys_of(latents) if self.denoiser.share else None
-        name = None if keys is None else str(keys[()])
+        name = None if keys is None else "|".join(map(str, keys.flat))
         if self.meta.kind == "pixel":
             images = plain(latents)
         elif name in self._decoded:
             images = self._decoded[name]
         else:
             with torch.inference_mode():
-                images = self.decode_rows(self.picture, plain(latents)).float()
+                images = self.decode_rows(self.picture, plain(latents).flatten(0, -4)).float()
+            images = images.view(*latents.shape[:-3], *images.shape[1:])
             if name:
                 self._decoded[name] = images
         return named_picture(images.clone(), f"{self.denoiser.name}-decoded", name)
@@ -346,7 +347,7 @@ class Target(ABC):
         return self.shown(latents)
 
     def shown(self, latents: torch.Tensor) -> torch.Tensor:
-        """What `decode` makes of latents as a pipeline shows it: float32 `(B, 3, H, W)`, clipped to [-1, 1]."""
+        """What `decode` makes of latents as a pipeline shows it: float32 `(B, [n,] 3, H, W)`, clipped to [-1, 1]."""
         from mia_bench.diffusion.keyed import named_picture, picture_name
 
         images = self.decode(latents)

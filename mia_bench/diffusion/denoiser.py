@@ -91,7 +91,7 @@ class Denoiser:
         """Noise predictions over a grid.
 
         Args:
-            x: Noised inputs `(B, C, H, W)`, or `(B, T, C, H, W)` with one input for each t.
+            x: Noised inputs `(B, C, H, W)`, or `(B, T, C, H, W)` with one input for each t, or T draws for one t.
             t: One timestep, or T of them.
             given: One condition, or a list of C.
             grad: Keep the graph for gradients with respect to `x`, the conditions or the weights; nothing is shared.
@@ -99,22 +99,22 @@ class Denoiser:
                 the same bits without.
 
         Returns:
-            eps, float32 `(B, [T,] [C,] C, H, W)`: an axis for T if `t` is a list, one for C if `given` is.
+            eps, float32 `(B, [T,] [C,] C, H, W)`: an axis for T if `t` is a list or `x` has one, one for C if `given`
+            is a list.
 
         Raises:
             ValueError: `x` holds inputs for another number of timesteps than `t`.
         """
-        if x.ndim > 1 + SAMPLE_DIMS and (isinstance(t, int | np.integer) or len(t) != x.shape[1]):
+        one, several = isinstance(t, int | np.integer), x.ndim > 1 + SAMPLE_DIMS
+        ts = [int(t)] * (x.shape[1] if several else 1) if isinstance(t, int | np.integer) else [int(s) for s in t]
+        if several and len(ts) != x.shape[1]:
             raise ValueError(f"inputs of shape {tuple(x.shape)} for timesteps {t}: give one t for each of axis 1")
-        ts = [int(t)] if isinstance(t, int | np.integer) else [int(s) for s in t]
         conditions = [given] if isinstance(given, Condition) else list(given)
         cells = [cell for j, s in enumerate(ts) for cell in self._column(x, j, s, conditions, share=not grad)]
         with self.rows.lock:
             self.asked[self.account.asker] += len(cells) * x.shape[0]
         outputs = self._with_graph(cells, pad) if grad else self._shared(cells)
-        grid = ([] if isinstance(t, int | np.integer) else [len(ts)]) + (
-            [] if isinstance(given, Condition) else [len(conditions)]
-        )
+        grid = [len(ts)] * (several or not one) + [len(conditions)] * (not isinstance(given, Condition))
         with torch.set_grad_enabled(grad):
             result = torch.stack(outputs, dim=1).reshape(x.shape[0], *grid, *outputs[0].shape[-SAMPLE_DIMS:])
         names = [None if c.key is None else f"{self.name}({c.key[0]},{c.key[1]},{c.key[2]})" for c in cells]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from mia_bench.diffusion.denoiser import Condition
-from mia_bench.diffusion.keyed import keyed, keys_of, plain
+from mia_bench.diffusion.keyed import SAMPLE_DIMS, combine, keys_of, plain
 from mia_bench.diffusion.strength import steps_at
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def path(target: Target, steps: int, strength: float = 1.0) -> list[int]:
 def guided(
     target: Target, x: torch.Tensor, t: int, given: Condition, null: Condition | None = None, guidance: float = 1.0
 ) -> torch.Tensor:
-    """e_null + w (e_given - e_null), `(B, C, H, W)`: two queries, or one where w is 0 or 1.
+    """e_null + w (e_given - e_null), shaped like `x`: two queries, or one where w is 0 or 1.
 
     One, e_given, too where the target has no null condition to guide away from; only there may `null` be None, or
     where w is 1.
@@ -54,11 +54,12 @@ def guided(
 
 
 def mixed(both: torch.Tensor, guidance: float) -> torch.Tensor:
-    """e_null + w (e_given - e_null) of predictions `(B, 2, C, H, W)`, the given condition's first."""
-    e_given, e_null = plain(both)[:, 0], plain(both)[:, 1]
-    eps = e_null + guidance * (e_given - e_null)
-    keys = keys_of(both)
-    return eps if keys is None else keyed(eps, f"guided({keys[0]},{keys[1]},{guidance})")
+    """e_null + w (e_given - e_null) of predictions `(B, [n,] 2, C, H, W)`, the given condition's first."""
+    e_given, e_null = plain(both).unbind(-1 - SAMPLE_DIMS)
+    eps, keys = e_null + guidance * (e_given - e_null), keys_of(both)
+    if keys is None:
+        return eps
+    return combine(eps, lambda given, null: f"guided({given},{null},{guidance})", keys[..., 0], keys[..., 1])
 
 
 def walk(
@@ -76,7 +77,7 @@ def walk(
 
     Args:
         target: Whose denoiser and schedule.
-        x: `(B, C, H, W)` at `timesteps[0]`.
+        x: `(B, C, H, W)` at `timesteps[0]`, or n of them a sample, `(B, n, C, H, W)`: each step is one grid.
         timesteps: Ascending to invert an image, descending to generate one.
         given: Condition.
         null: Condition of the unguided half; None where there is none.
@@ -86,7 +87,7 @@ def walk(
         between: `(x, timestep) -> x`, applied after each move, e.g. to put back what is known.
 
     Yields:
-        `(B, C, H, W)` at `timesteps[1]`, `timesteps[2]`, ...
+        Shaped like `x`, at `timesteps[1]`, `timesteps[2]`, ...
     """
     for t, to in pairwise(timesteps):
         eps = guided(target, x, t if label == "source" else to, given, null, guidance)

@@ -77,14 +77,15 @@ class Schedule:
 
         Args:
             x0: `(B, C, H, W)`.
-            eps: `(B, C, H, W)`, or `(B, T, C, H, W)` with one draw for each t.
+            eps: `(B, C, H, W)`, or `(B, T, C, H, W)` with one draw for each t, or T draws for one t.
             t: One timestep, or T of them.
 
         Returns:
-            `(B, C, H, W)` for one timestep, else `(B, T, C, H, W)`.
+            `(B, C, H, W)` for one timestep and draw, else `(B, T, C, H, W)`.
         """
         a, b = self._at(self.signal, t, x0), self._at(self.noise, t, x0)
-        result = a * _with_grid(x0, t) + b * _with_grid(eps, t)
+        grid = eps.ndim == 5 or not isinstance(t, int | np.integer)
+        result = a * _with_grid(x0, grid) + b * _with_grid(eps, grid)
         return combine(result, lambda x, e, s: f"q:{self.mark}({x},{e},{s})", x0, eps, np.asarray(t))
 
     def jump(self, x: torch.Tensor, eps: torch.Tensor, t: int, to: int) -> torch.Tensor:
@@ -144,6 +145,6 @@ class Schedule:
         return values.view(1, -1, 1, 1, 1)
 
 
-def _with_grid(x: torch.Tensor, t: Timesteps) -> torch.Tensor:
-    """Give x0 a timestep axis when several timesteps are asked for."""
-    return plain(x) if isinstance(t, int | np.integer) or x.ndim == 5 else plain(x).unsqueeze(1)
+def _with_grid(x: torch.Tensor, grid: bool) -> torch.Tensor:
+    """Give x an axis for timesteps and draws where there are several."""
+    return plain(x).unsqueeze(1) if grid and x.ndim < 5 else plain(x)

@@ -83,6 +83,16 @@ def test_the_start_is_what_every_attack_noises():
     assert target.denoiser.executed - before == 2 * len(batch)
 
 
+def test_variations_fill_calls_together():
+    """Few images cost what their rows cost: one call a step, not one a step and variation."""
+    target = seeing(Captioned(curved))
+    batch = batch_of(target)
+    target.denoiser.rows.rows = 10 * len(batch)
+    calls = target.denoiser.rows.calls
+    make(ReDiffuse).measure(batch, target)
+    assert target.denoiser.rows.calls - calls == 2
+
+
 def test_images_known_by_heart_score_higher():
     members, others = ([f"{kind}{i}" for i in range(4)] for kind in "mn")
     target = seeing(Captioned())

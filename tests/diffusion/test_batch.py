@@ -29,6 +29,17 @@ def test_noise_of_a_grid_is_the_noise_of_its_timesteps(made):
     assert not torch.equal(made.eps(450), made.eps(450, draw=1))
 
 
+def test_many_draws_are_each_their_own(made, emoji):
+    grid = made.eps(450, (0, 3))
+    assert grid.shape == (3, 2, 4, 16, 16) and made.eps(450, range(1)).shape == (3, 1, 4, 16, 16)
+    noised = emoji.schedule.noised(made.x0, grid, 450)
+    for j, draw in enumerate((0, 3)):
+        one = made.eps(450, draw)
+        assert torch.equal(grid[:, j], one) and keys_of(grid)[j] == keys_of(one)[()]
+        alone = emoji.schedule.noised(made.x0, one, 450)
+        assert torch.equal(noised[:, j], alone) and keys_of(noised)[j] == keys_of(alone)[()]
+
+
 @pytest.mark.parametrize("first", [np.int64(450), 450, [450]])
 def test_numpy_timestep_is_a_timestep(made, first):
     made.eps(first)

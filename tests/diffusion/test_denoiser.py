@@ -66,10 +66,23 @@ def test_one_prediction():
     assert found.shape == (5, *SHAPE) and close(found, directly(named(), 7, TEXT))
 
 
-@pytest.mark.parametrize("t", [7, [7], [7, 9, 11]])
+@pytest.mark.parametrize("t", [[7], [7, 9, 11]])
 def test_inputs_for_other_timesteps_are_refused(t):
     with pytest.raises(ValueError, match="one t for each"):
         make()(keyed(normal(5, 2, *SHAPE), ["a", "b"]), t, TEXT)
+
+
+@pytest.mark.parametrize("given", [TEXT, [TEXT, OTHER]])
+def test_one_timestep_serves_all_draws(given):
+    denoiser, draws = make(), [named("a", seed=1), named("b", seed=2)]
+    found = denoiser(keyed(torch.stack(draws, dim=1), ["a", "b"]), 7, given)
+    assert found.shape == (5, 2, *([2] if isinstance(given, list) else []), *SHAPE)
+    before = denoiser.executed
+    for i, draw in enumerate(draws):
+        one = denoiser(draw, 7, given)
+        assert torch.equal(torch.Tensor(found)[:, i], torch.Tensor(one)) and (keys_of(found)[i] == keys_of(one)).all()
+    assert denoiser.executed == before
+    assert close(denoiser(draws[1], 7, TEXT), directly(draws[1], 7, TEXT))
 
 
 def test_unconditional():

@@ -203,6 +203,19 @@ def test_a_walk_does_not_depend_on_its_companions(target):
         assert torch.equal(last(target, x[order], path, *part, guidance=3.0), whole[order])
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_many_walks_are_one_grid(target, guidance):
+    """Each has the bits and the name that it has on its own, so whoever asks for one is answered from memory."""
+    starts, path = [keyed(start(target, seed), f"start {seed}") for seed in range(4)], levels(target, 5)[::-1]
+    together = keyed(torch.stack(starts, dim=1), [f"start {seed}" for seed in range(4)])
+    *_, found = walk(target, together, path, *conditions(target), guidance=guidance)
+    before = target.denoiser.executed
+    for i, x in enumerate(starts):
+        *_, alone = walk(target, x, path, *conditions(target), guidance=guidance)
+        assert torch.equal(plain(found)[:, i], plain(alone)) and keys_of(found)[i] == keys_of(alone)[()]
+    assert target.denoiser.executed == before
+
+
 def test_decoding(sd, ddpm):
     z = start(sd, b=7)
     whole = sd.decode(z)
@@ -213,6 +226,15 @@ def test_decoding(sd, ddpm):
     torch.testing.assert_close(whole, wanted, **TOLERANCE)
     x = keyed(start(ddpm), "x")
     assert torch.equal(ddpm.decode(x), plain(x)) and keys_of(ddpm.decode(x)) is None
+
+
+def test_decoding_of_many(sd, ddpm):
+    for target, calls in ((sd, 4), (ddpm, 0)):  # of 3 rows: 3 samples x 4
+        many, before = torch.stack([start(target, seed) for seed in range(4)], dim=1), target.decode_rows.calls
+        found = target.decode(keyed(many, list("abcd")))
+        assert torch.equal(target.decode(keyed(many, list("abcd"))), found), "again, from memory"
+        assert target.decode_rows.calls - before == calls
+        assert all(torch.equal(found[:, i], target.decode(many[:, i])) for i in range(4))
 
 
 def test_decoding_of_what_the_denoiser_made(sd):

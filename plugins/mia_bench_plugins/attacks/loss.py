@@ -55,12 +55,10 @@ class Loss(Attack):
         return int(self.params.repeats)
 
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
-        t, losses = self.params.t, []
-        for draw in range(self.params.repeats):
-            eps = batch.eps(t, draw)
-            predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, batch.condition)
-            losses.append(power_mean(predicted - eps, self.params.p))
-        return {f"loss{draw}": loss for draw, loss in enumerate(losses)}
+        t, eps = self.params.t, batch.eps(self.params.t, range(self.params.repeats))  # (B, repeats, C, H, W)
+        predicted = target.denoiser(target.schedule.noised(batch.x0, eps, t), t, batch.condition)
+        losses = power_mean(predicted - eps, self.params.p)
+        return {f"loss{draw}": loss for draw, loss in enumerate(losses.unbind(dim=1))}
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
         draws = [measured[f"loss{draw}"] for draw in range(self.params.repeats)]

@@ -116,14 +116,13 @@ class ReDiffuse(Attack):
         from mia_bench.diffusion.sampler import guided
         from mia_bench.diffusion.schedule import Schedule
 
-        p, repo, variations = self.params, self.params.setting == "repo-sd", []
+        p, repo = self.params, self.params.setting == "repo-sd"
         given, null = batch.condition, batch.null if target.guided else None
         schedule = Schedule.from_betas(np.linspace(0.00085, 0.012, len(target.schedule))) if repo else target.schedule
-        for draw in range(p.n):
-            x = schedule.noised(2 * batch.x0 - 1 if repo else batch.x0, batch.eps(p.t, draw), p.t)
-            for t, to in pairwise(self.path()):
-                x = schedule.jump(x, guided(target, x, t, given, null, p.guidance), t, to)
-            variations.append(target.shown((x + 1) / 2 if repo else x))
+        x = schedule.noised(2 * batch.x0 - 1 if repo else batch.x0, batch.eps(p.t, range(p.n)), p.t)  # (B, n, C, H, W)
+        for t, to in pairwise(self.path()):
+            x = schedule.jump(x, guided(target, x, t, given, null, p.guidance), t, to)
+        variations = target.shown((x + 1) / 2 if repo else x).unbind(dim=1)
         return [total / (i + 1) for i, total in enumerate(accumulate(variations))]
 
     def artifacts(self, batch: Batch, target: Target) -> Mapping[str, torch.Tensor]:

@@ -64,8 +64,7 @@ class SimA(Attack):
         t, draws = self.params.t, self.params.draws
         if not draws:
             return {"power": power_sum(target.denoiser(batch.x0, [t], batch.condition), self.params.p)}  # (B, 1)
-        eps = torch.stack([batch.eps(t, draw) for draw in range(draws)], dim=1)
-        predicted = target.denoiser(target.schedule.noised(batch.x0, eps, [t] * draws), [t] * draws, batch.condition)
+        predicted = target.denoiser(target.schedule.noised(batch.x0, batch.eps(t, range(draws)), t), t, batch.condition)
         means = [total / n for n, total in enumerate(accumulate(predicted.unbind(dim=1)), 1)]
         return {"power": power_sum(torch.stack(means, dim=1), self.params.p)}  # (B, draws): of the first n
 

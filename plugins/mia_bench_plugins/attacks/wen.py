@@ -77,23 +77,17 @@ class Wen(Attack):
     def measure(self, batch: Batch, target: Target) -> dict[str, Any]:
         import torch
 
-        return {"power": torch.stack([self.watched(batch, target, g) for g in range(self.params.generations)], dim=1)}
-
-    def watched(self, batch: Batch, target: Target, generation: int) -> Any:
-        """‖ε(x_t, t, c) − ε(x_t, t, ∅)‖² along one generation, `(B, steps)`."""
-        import torch
-
         from mia_bench.diffusion.keyed import plain
         from mia_bench.diffusion.sampler import levels, mixed
 
         path, norms = levels(target, self.params.grid)[::-1], []
-        x: torch.Tensor = batch.eps(path[0], generation, quantity="start")
+        x: torch.Tensor = batch.eps(path[0], range(self.params.generations), "start")  # (B, generations, C, H, W)
         for t, to in islice(pairwise(path), self.params.steps):
             both = target.denoiser(x, t, [batch.condition, batch.null])
-            given, null = plain(both).unbind(1)
+            given, null = plain(both).unbind(2)
             norms.append(power_sum(given - null))
             x = target.schedule.jump(x, mixed(both, self.params.guidance), t, to)
-        return torch.stack(norms, dim=1)
+        return {"power": torch.stack(norms, dim=2)}  # (B, generations, steps): ‖ε(x_t, t, c) − ε(x_t, t, ∅)‖²
 
     def score(self, measured: Measured, calibration: Measured | None) -> NDArray[np.float64]:
         norms: NDArray[np.float64] = np.sqrt(measured["power"]).mean(axis=(1, 2))  # of (N, generations, steps)
