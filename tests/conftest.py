@@ -1,6 +1,11 @@
 """Fixtures shared by all tests: the embedded benchmark, and how a batch is made of it."""
 
+import os
 import signal
+
+# Before torch is imported, here and in all processes that tests start: threads of several processes that wait for each
+# other on the same cores cost more than they do. Tests of threads ask for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import tiny

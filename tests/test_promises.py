@@ -14,7 +14,7 @@ from mia_bench.plugins import Registry
 from mia_bench.store import Store
 
 LIMIT = 10
-ROWS = 16  # a chain asks for one timestep at a time, and a call with fewer rows is padded
+ROWS = 8  # a chain asks for one timestep at a time, and a call with fewer rows is padded
 SUITE = "loss,pia,pian,secmi,clid"  # each attack by itself, on a tiny target: test_every_attack.py
 TRANSDUCTIVE = ("clid", "blind")  # their scores are scaled by, or fitted on, the other samples of the run
 RELATIVE = {"secmi": 5e-4}  # between row counts, else 1e-5; SecMI subtracts nearby predictions
