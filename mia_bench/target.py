@@ -298,7 +298,7 @@ class Target(ABC):
         from mia_bench.diffusion.keyed import keys_of, named_picture, plain
 
         keys = keys_of(latents) if self.denoiser.share else None
-        name = None if keys is None else "|".join(map(str, keys.flat))
+        name = None if keys is None else str(keys.tolist())  # of a grid a list: one draw is not its grid
         if self.meta.kind == "pixel":
             images = plain(latents)
         elif name in self._decoded:

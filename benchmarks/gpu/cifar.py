@@ -166,6 +166,7 @@ class Training:
             loss = self.advance()
             if passes := self.ends.get(self.step):
                 self.keep(passes)
+                self.save()  # what kills the command costs no more than this
                 print(f"{passes} passes, {self.step} steps, last loss {loss.item():.4f}", flush=True)
         self.save()
         return (self.step - first) * self.size.batch / max(1e-9, time.monotonic() - began)

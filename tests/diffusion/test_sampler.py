@@ -235,6 +235,8 @@ def test_decoding_of_many(sd, ddpm):
         assert torch.equal(target.decode(keyed(many, list("abcd"))), found), "again, from memory"
         assert target.decode_rows.calls - before == calls
         assert all(torch.equal(found[:, i], target.decode(many[:, i])) for i in range(4))
+        one = target.decode(keyed(many[:, :1], ["e"]))
+        assert torch.equal(target.decode(keyed(many[:, 0], "e")), one[:, 0]), "its grid has a shape of its own"
 
 
 def test_decoding_of_what_the_denoiser_made(sd):
