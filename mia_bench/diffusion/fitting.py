@@ -48,7 +48,7 @@ def row_runners(
     most = rows or target.first_rows()
     pictures = most
     if rows is None and free is None:
-        # The system takes activations of many MB back after each call, and gives them anew page by page.
+        # A VAE works at the size of the images: more at once take memory and gain nothing.
         pictures = max(1, min(most, ROW_PIXELS // target.image_size**2))
 
     def keep(kind: str, rows: int) -> None:

@@ -7,10 +7,11 @@ by position in the batch, which changes the rounding, and waits at every layer, 
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ import torch
 
 from mia_bench.errors import NetworkError
 from mia_bench.trace import recording, span
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 
 T = TypeVar("T")
 Network = Callable[..., torch.Tensor]
@@ -151,8 +154,23 @@ def out_of_memory(error: Exception) -> bool:
 
 def worker_pool(threads: int) -> ThreadPoolExecutor | None:
     """A pool that runs `threads` network calls at once, each on one thread."""
+    keep_freed_memory()
     torch.set_num_threads(1)
     # In each of them too: OpenMP keeps the number by thread, and a convolution's gradient rounds by it.
     if threads == 1:
         return None
     return ThreadPoolExecutor(threads, "network", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def keep_freed_memory() -> None:
+    """Let this process use the memory of one call's activations for the next.
+
+    Otherwise glibc returns freed blocks of some MB, and the ends of a thread's own heap, to the system, and each call
+    pays for the same pages again, one fault a page. With another C library nothing changes.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_ARENA_MAX, 1)  # a heap of each thread's own is returned whole as soon as it is empty
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        if not mallopt(M_MMAP_THRESHOLD, 2**30):
+            mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that older ones take

@@ -1,3 +1,6 @@
+import platform
+import resource
+
 import pytest
 import torch
 
@@ -130,6 +133,24 @@ def test_each_worker_uses_one_thread():
     with torch.inference_mode():
         runner(lambda x: seen.append(torch.get_num_threads()) or x, numbers(4))
     assert set(seen) == {1}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_next_call_uses_the_memory_of_the_last(threads):
+    def faults():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def blocks(x):  # 64 MB, as the activations of a call
+        return torch.full((2**24,), 1.0)[: len(x), None].clone()
+
+    runner = RowRunner(1, worker_pool(threads))
+    for _ in range(4):
+        runner(blocks, numbers(2))
+    before = faults()
+    for _ in range(8):
+        runner(blocks, numbers(2))
+    assert faults() - before < 16 * 2**26 // resource.getpagesize() / 4  # of sixteen blocks few are new
 
 
 def test_padding_has_no_gradient():
