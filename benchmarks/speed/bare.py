@@ -119,7 +119,7 @@ def _rows(value: Any, batch: int) -> Any:
     return list(value) * batch
 
 
-def alone(networks: Sequence[Bare]) -> tuple[float, float]:
-    """Wall and processor seconds for all their work, one network after the other."""
-    each = [network.seconds(network.way, network.work.rows) for network in networks]
+def alone(networks: Sequence[Bare], share: float = 1.0) -> tuple[float, float]:
+    """Wall and processor seconds for so much of all their work, one network after the other."""
+    each = [network.seconds(network.way, share * network.work.rows) for network in networks]
     return sum(wall for wall, _ in each), sum(processor for _, processor in each)

@@ -12,9 +12,10 @@ For every attack as `--attacks all` plans it, and for all at once (without contr
 * memory: the peak of the process during the run; with `--memory` that of `mia-bench run` in a process of its own, and
   its seconds from start to table.
 
-Bare, run and naive alternate, because single timings vary by half; a figure is the median of the rounds' ratios with
-the interval that the sign test gives. In each round the whole suite and its attacks one by one are run, too. The same
-command goes on where it was stopped, if there is an `--out`.
+Bare, run and naive alternate, with half of the bare work before the run and half behind it, because single timings
+vary by half; a figure is the median of the rounds' ratios with the interval that the sign test gives. In each round the
+whole suite and its attacks one by one are run, too. The same command goes on where it was stopped, if there is an
+`--out`.
 """
 
 from __future__ import annotations
@@ -117,10 +118,11 @@ class Suite:
         return self._bare[label]
 
     def round(self, label: str, record: Record, plainly: bool = True) -> dict[str, Any]:
-        """One pair: the bare networks, then the run; then the naive way."""
+        """One pair: half of the bare networks' work, the run, the other half; then the naive way."""
         networks = self.bare(label, record)
-        wall, processor = alone(networks)
+        before = alone(networks, 0.5)
         run = run_once(self.registry, self.only(label, self.limit(label)), self.options)
+        wall, processor = (a + b for a, b in zip(before, alone(networks, 0.5), strict=True))
         found = {"bare_s": wall, "bare_processor_s": processor, "run": asdict(run)}
         if label != ALL and plainly:
             found["naive_s_per_image"] = naive.by_harness(self.registry, self.only(label, NAIVE_IMAGES), self.options)
