@@ -240,7 +240,8 @@ def _contrast(logits: Tensor) -> Tensor:
 
 def shifted(pixels: Tensor, most: int = 2) -> Tensor:
     """Each image flipped with probability one half and shifted by up to `most` pixels, white coming in."""
-    pixels = torch.where(torch.rand(len(pixels), 1, 1, 1) < 0.5, pixels.flip(3), pixels)
+    flips = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) < 0.5
+    pixels = torch.where(flips, pixels.flip(3), pixels)
     padded = functional.pad(pixels, (most,) * 4, value=1.0)
     side = pixels.shape[-1]
     corners = torch.randint(2 * most + 1, (len(pixels), 2)).tolist()

@@ -59,14 +59,29 @@ def svg(icons: dict[str, Any], name: str) -> str:
 
 
 def raster(drawing: str) -> NDArray[np.uint8]:
-    """A drawing as (32, 32, 3) uint8 on white; no font of the machine is read."""
+    """A drawing as (32, 32, 3) uint8 on white."""
+    return reduced(middle(drawing))
+
+
+def middle(drawing: str) -> NDArray[np.uint8]:
+    """A drawing as (64, 64, 3) uint8 on white; no font of the machine is read."""
     png = resvg_py.svg_to_bytes(
         svg_string=drawing, width=LARGE, height=LARGE, background="white", skip_system_fonts=True
     )
     image = Image.open(io.BytesIO(bytes(png))).convert("RGB")
     if image.size != (LARGE, LARGE):
         image = ImageOps.pad(image, (LARGE, LARGE), color="white")
-    return np.asarray(image.resize((MIDDLE, MIDDLE), Image.Resampling.LANCZOS).reduce(2))
+    return np.asarray(image.resize((MIDDLE, MIDDLE), Image.Resampling.LANCZOS))
+
+
+def reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """At half the side."""
+    return np.asarray(Image.fromarray(picture).reduce(2))
+
+
+def drawn(icons: dict[str, Any], name: str) -> NDArray[np.uint8]:
+    """An icon as (64, 64, 3)."""
+    return _flipped(middle(svg(icons, name)), icons, name)
 
 
 def _flipped(image: NDArray[np.uint8], icons: dict[str, Any], name: str) -> NDArray[np.uint8]:

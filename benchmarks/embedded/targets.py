@@ -146,7 +146,7 @@ class Latents:
 
     @torch.no_grad()
     def __init__(self, shared: Path, pixels: Tensor, *, augment: bool) -> None:
-        self.vae = AutoencoderKL.from_pretrained(shared / "vae").float().eval()
+        self.vae = AutoencoderKL.from_pretrained(shared / "vae").float().eval().to(pixels.device)
         self.pixels, self.augment = pixels, augment
         if not augment:
             parts = [self.vae.encode(part).latent_dist for part in pixels.split(32)]
@@ -164,9 +164,8 @@ class Latents:
 
 def augmented(pixels: Tensor) -> Tensor:
     """Flips, shifts by up to 2 px, gain and offset of each channel by up to a tenth."""
-    gain = 1 + 0.1 * (2 * torch.rand(len(pixels), 3, 1, 1) - 1)
-    offset = 0.1 * (2 * torch.rand(len(pixels), 3, 1, 1) - 1)
-    return (shifted(pixels) * gain + offset).clamp(-1, 1)
+    gain, offset = (0.1 * (2 * torch.rand(len(pixels), 3, 1, 1, device=pixels.device) - 1) for _ in range(2))
+    return (shifted(pixels) * (1 + gain) + offset).clamp(-1, 1)
 
 
 @torch.no_grad()

@@ -14,12 +14,8 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -28,18 +24,11 @@ import pyarrow.parquet as pq
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
-from torch.nn import functional
+from training import Record, Training, along_the_way
 
-sys.path.append(str(Path(__file__).parents[1] / "speed"))
-from timing import Record
-
-from mia_bench.engine.prepare import RunOptions
 from mia_bench.engine.provenance import environment
-from mia_bench.engine.run import run
-from mia_bench.plugins import Registry
-from mia_bench.report.text import table
 
-RATE, WARM_UP, DECAY = 2e-4, 500, 0.9999  # Ho et al., App. B, with a shorter warm-up
+RATE = 2e-4  # Ho et al., App. B, as the average's decay; the warm-up is shorter
 CALIBRATION = 0.2  # of each half
 
 
@@ -120,134 +109,31 @@ def split(images: Path, size: Size, seed: int, out: Path) -> torch.Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
-class Training:
-    """One training that can be stopped after any step; it goes on to the same weights.
+class Cifar(Training):
+    """The training of Ho et al. 2020.
 
     Args:
         size: How much of everything.
         pixels: Members, uint8 `(n, 3, 32, 32)`.
         work: Where the state and the checkpoints go.
-        device: torch device; bfloat16 on a GPU.
-        seed: Of weights, order, flips, timesteps, noise and dropout: each step's depend on it and the step alone.
+        device: torch device.
+        seed: Of the weights, and of what each step draws.
     """
 
     def __init__(self, size: Size, pixels: torch.Tensor, work: Path, device: str, seed: int) -> None:
         torch.manual_seed(seed)
-        self.size, self.pixels, self.work, self.device, self.seed = size, pixels.to(device), work, device, seed
-        self.net = network(size).to(device, memory_format=torch.channels_last).train()
-        self.average = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=RATE)
-        self.scheduler = DDPMScheduler(beta_schedule="linear")
-        self.abar = self.scheduler.alphas_cumprod.to(device)
-        self.step = 0
-        if (work / "state.pt").exists():
-            state = torch.load(work / "state.pt", map_location=device)
-            self.net.load_state_dict(state["net"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.average, self.step = state["average"], state["step"]
+        self.size, self.pixels, self.scheduler = size, pixels.to(device), DDPMScheduler(beta_schedule="linear")
+        abar = self.scheduler.alphas_cumprod
+        super().__init__(network(size), abar, range(len(pixels)), size.kept, size.batch, work, device, seed, RATE)
 
-    @property
-    def ends(self) -> dict[int, int]:
-        """Passes by the step that ends them."""
-        return {passes * len(self.pixels) // self.size.batch: passes for passes in self.size.kept}
+    def inputs(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        clean = self.pixels[rows].float() / 127.5 - 1
+        return (torch.where(torch.rand(len(clean), 1, 1, 1, device=self.device) < 0.5, clean.flip(-1), clean),)
 
-    @property
-    def done(self) -> bool:
-        return self.step >= max(self.ends)
-
-    def train(self, seconds: float) -> float:
-        """Train for so long, or to the end.
-
-        Returns:
-            Images a second.
-        """
-        began, first = time.monotonic(), self.step
-        while not self.done and time.monotonic() - began < seconds:
-            loss = self.advance()
-            if passes := self.ends.get(self.step):
-                self.keep(passes)
-                self.save()  # what kills the command costs no more than this
-                print(f"{passes} passes, {self.step} steps, last loss {loss.item():.4f}", flush=True)
-        self.save()
-        return (self.step - first) * self.size.batch / max(1e-9, time.monotonic() - began)
-
-    def advance(self) -> torch.Tensor:
-        """One step of Adam on the error of the noise."""
-        torch.manual_seed(self.seed * 1_000_003 + self.step)
-        clean = self.pixels[self.rows()].float() / 127.5 - 1
-        clean = torch.where(torch.rand(len(clean), 1, 1, 1, device=self.device) < 0.5, clean.flip(-1), clean)
-        t = torch.randint(len(self.abar), (len(clean),), device=self.device)
-        noise, abar = torch.randn_like(clean), self.abar[t, None, None, None]
-        noised = (abar.sqrt() * clean + (1 - abar).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-        half = torch.autocast("cuda", torch.bfloat16) if self.device.startswith("cuda") else nullcontext()
-        with half:
-            predicted = self.net(noised, t).sample
-        loss = functional.mse_loss(predicted.float(), noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, self.step / WARM_UP)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        decay = min(DECAY, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_([*self.average.values()], [*self.net.state_dict().values()], 1 - decay)
-        return loss.detach()
-
-    def rows(self) -> torch.Tensor:
-        """Members of this step: passes that are each shuffled, one running into the next."""
-        count, start = len(self.pixels), self.step * self.size.batch
-        wanted = torch.arange(start, start + self.size.batch)
-        orders = {
-            p: torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + int(p)))
-            for p in (wanted // count).unique().tolist()
-        }
-        return torch.stack([orders[int(i) // count][int(i) % count] for i in wanted]).to(self.device)
-
-    def keep(self, passes: int) -> None:
-        """Write the average as a pipeline."""
+    def write(self, folder: Path) -> None:
         made = network(self.size)
         made.load_state_dict(self.average)
-        DDPMPipeline(unet=made, scheduler=self.scheduler).save_pretrained(self.folder(passes))
-
-    def folder(self, passes: int) -> Path:
-        return self.work / "checkpoints" / str(passes)
-
-    def save(self) -> None:
-        state = {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({**state, "average": self.average, "step": self.step}, self.work / "state.part")
-        (self.work / "state.part").replace(self.work / "state.pt")
-
-
-def audit(pipeline: Path, dataset: Path, attacks: str, out: Path, device: str) -> dict[str, Any]:
-    """A run on one checkpoint: AUC and TPR at 1 % FPR with intervals, by attack."""
-    began = time.monotonic()
-    options = RunOptions(
-        attacks=attacks, target=f"ddpm:{pipeline}", dataset=f"parquet:{dataset}", out=out, device=device
-    )
-    result = run(Registry.load(), options)
-
-    def point(metric: Any) -> dict[str, float | None]:
-        return {"value": metric.value, "low": metric.low, "high": metric.high}
-
-    rows = {row.label: row.evaluation for row in result.rows if row.evaluation}
-    figures = {label: {"auc": point(e.auc), "tpr_at_1": point(e.tpr_at_1)} for label, e in rows.items()}
-    return {"attacks": figures, "seconds": time.monotonic() - began}
-
-
-def text(record: Record) -> str:
-    """AUC by attack and passes, the best at the last checkpoint first."""
-    found = {int(name.split()[1]): step["attacks"] for name, step in record.steps.items() if name.startswith("audit ")}
-    if not found:
-        return "no checkpoint has been audited"
-    passes = sorted(found)
-
-    def auc(label: str, after: int) -> float:
-        return float(found[after].get(label, {}).get("auc", {}).get("value") or 0.0)
-
-    labels = sorted({label for of in found.values() for label in of}, key=lambda label: -auc(label, passes[-1]))
-    rows = [[label, *(f"{auc(label, p):.3f}" if auc(label, p) else "–" for p in passes)] for label in labels]
-    return table(rows, ["AUC after so many passes", *map(str, passes)])
+        DDPMPipeline(unet=made, scheduler=self.scheduler).save_pretrained(folder)
 
 
 @click.command()
@@ -263,23 +149,9 @@ def main(images: Path, size: str, device: str, minutes: float, seed: int, work: 
     about = {"benchmark": "gpu/cifar", "size": size, "seed": seed, "recipe": json.loads(json.dumps(vars(chosen)))}
     record = Record(out, {**about, "environment": environment(device)})
     work.mkdir(parents=True, exist_ok=True)
-    training = Training(chosen, split(images, chosen, seed, work / "images.parquet"), work, device, seed)
-    parameters = sum(p.numel() for p in training.net.parameters())
-    if not training.done:
-        pace = training.train(60 * minutes)
-        record.write(parameters=parameters, steps_trained=training.step, images_per_second=pace)
-    for passes in chosen.kept:
-        pipeline = training.folder(passes)
-        if pipeline.exists():
-            last = chosen.last if passes == max(chosen.kept) else ""
-            attacks = ",".join(filter(None, (chosen.attacks, last)))
-            record.once(
-                f"audit {passes}",
-                lambda p=pipeline, a=attacks: audit(p, work / "images.parquet", a, work / "runs" / p.name, device),
-            )
-    print(text(record))
-    if not training.done:
-        print(f"{training.step} of {max(training.ends)} steps: the same command goes on")
+    training = Cifar(chosen, split(images, chosen, seed, work / "images.parquet"), work, device, seed)
+    dataset = f"parquet:{work / 'images.parquet'}"
+    along_the_way(training, record, minutes, "ddpm", dataset, [chosen.attacks], filter(None, [chosen.last]))
 
 
 if __name__ == "__main__":

@@ -121,18 +121,18 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path, images):
     assert len({row["id"] for row in rows}) == 40 and len(pixels) == 20
     kinds = Counter((row["member"], row["split"]) for row in rows)
     assert kinds == {(m, s): n for m in (True, False) for s, n in (("calibration", 4), ("audit", 16))}
-    whole = cifar.Training(size, pixels, tmp_path, "cpu", seed=3)
+    whole = cifar.Cifar(size, pixels, tmp_path, "cpu", seed=3)
     seen = []
     whole.rows, rows_of = lambda: seen.append(rows_of()) or seen[-1], whole.rows
     for _ in range(5):
         whole.advance()
     assert all(Counter(torch.cat(seen).tolist())[i] == 2 for i in range(20)), "two passes of five steps"
-    assert cifar.Training(size, pixels, tmp_path, "cpu", seed=3).step == 0, "nothing is kept yet"
-    part = cifar.Training(size, pixels, tmp_path, "cpu", seed=3)
+    assert cifar.Cifar(size, pixels, tmp_path, "cpu", seed=3).step == 0, "nothing is kept yet"
+    part = cifar.Cifar(size, pixels, tmp_path, "cpu", seed=3)
     for _ in range(2):
         part.advance()
     part.save()
-    part = cifar.Training(size, pixels, tmp_path, "cpu", seed=3)
+    part = cifar.Cifar(size, pixels, tmp_path, "cpu", seed=3)
     for _ in range(3):
         part.advance()
     for name, value in whole.net.state_dict().items():
@@ -157,3 +157,36 @@ def test_a_training_is_audited_along_the_way(tmp_path, images, monkeypatch):
     checkpoint = DDPM(str(tmp_path / "work" / "checkpoints" / "2"))
     checkpoint.open()
     assert checkpoint.image_size == 32 and len(checkpoint.schedule) == 1000
+
+
+def test_two_regimes_of_a_text_to_image_target(tmp_path, monkeypatch):
+    import emoji64
+
+    rows, kinds = [], [("audit", True), ("audit", False), ("calibration", True), ("calibration", False)]
+    for number, (split, member) in enumerate([*kinds * 6, ("memorised", True)]):
+        file = io.BytesIO()
+        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file, "PNG")
+        about = {"id": f"icon-{number}", "caption": f"icon {number}", "split": split, "member": member}
+        rows.append({**about, "image": file.getvalue()})
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "images.parquet")
+    recipe = emoji64.REGIMES["overtrain"]
+    for name, repeats in (("overtrain", 5), ("realworld", 1)):
+        changed = replace(recipe, augment=name == "realworld", repeats=repeats, passes=2, kept=(1, 2))
+        monkeypatch.setitem(emoji64.REGIMES, name, changed)
+        asked = ["audit", str(tmp_path), "--regime", name, "--size", "tiny", "--device", "cpu"]
+        done = CliRunner().invoke(
+            emoji64.main, [*asked, "--out", str(tmp_path / f"{name}.json")], catch_exceptions=False
+        )
+        steps = json.loads((tmp_path / f"{name}.json").read_text())["steps"]
+        assert set(steps["audit 1"]["attacks"]) < {"loss", "pia", "clid"} | set(steps["audit 2"]["attacks"])
+        assert {"loss", "pia", "clid"} <= set(steps["audit 2"]["attacks"]), done.output
+        training = emoji64.Emoji64(emoji64.SIZES["tiny"], changed, rows, tmp_path / name, "cpu", 0)
+        assert len(training.one_pass) == 12 + repeats and training.done
+        assert {rows[i]["member"] for i in training.one_pass} == {True}
+
+
+def test_all_attacks_of_the_embedded_benchmark_are_asked_of_the_larger_one():
+    import emoji64
+
+    assert {"clid", "drc[emoji-lpips]@quick", "wu-ip@quick"} <= set(emoji64.everything())
