@@ -1,7 +1,7 @@
 """A larger text-to-image target: `python benchmarks/gpu/emoji64.py pictures WORK`, then `... audit WORK --regime NAME`.
 
 The embedded benchmark's images at 64 px and a U-Net of 39 M parameters on their latents of 32x32, trained in the two
-regimes that CLiD contrasts (Zhai et al. 2024, Sec. 5): `overtrain`, many passes over the images as they are, and
+regimes that CLiD contrasts (Zhai et al. 2024): `overtrain`, many passes over the images as they are, and
 `realworld`, fewer passes over augmented ones. VAE, tokenizer and text encoder are the embedded ones, which never saw
 the target's images; concepts, captions and split are those of `fluent-emoji`, so its results can be laid beside.
 Checkpoints along the way are audited with the cheap attacks, the last with all that `fluent-emoji` asks for.
@@ -12,7 +12,6 @@ on where it was stopped, also in the middle of the training. On the CPU, `--size
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -20,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -37,9 +37,9 @@ from targets import DROPPED, Latents, Recipe, link_shared, text_states, trained_
 from mia_bench.engine.prepare import RunOptions, prepare
 from mia_bench.engine.provenance import environment
 from mia_bench.plugins import Registry
+from mia_bench_plugins.datasets.fluent_emoji import FluentEmoji
+from mia_bench_plugins.targets.emoji import DATA as SHARED
 
-DATA = Path(__file__).parents[2] / "plugins" / "mia_bench_plugins" / "data"
-SHARED = DATA / "emoji"
 RATE, DECAY = 2e-4, 0.998
 CHEAP = ("loss", "mc", "pia", "pian", "secmi", "pfami", "clid", "sima", "wen", "structural")
 
@@ -101,14 +101,14 @@ class Emoji64(Training):
     """
 
     def __init__(
-        self, size: Size, recipe: Recipe, rows: Sequence[dict[str, str]], work: Path, device: str, seed: int
+        self, size: Size, recipe: Recipe, rows: Sequence[dict[str, Any]], work: Path, device: str, seed: int
     ) -> None:
         torch.manual_seed(seed)
         self.size = size
         abar = DDIMScheduler.from_pretrained(SHARED / "scheduler").alphas_cumprod
         labels = [{**row, "membership": "member" if row["member"] else "nonmember"} for row in rows]
-        one_pass, kept = trained_on(labels, recipe), (*recipe.kept,)
-        super().__init__(network(size), abar, one_pass, kept, size.batch, work, device, seed, RATE, 100, DECAY)
+        one_pass = trained_on(labels, recipe)
+        super().__init__(network(size), abar, one_pass, recipe.kept, size.batch, work, device, seed, RATE, 100, DECAY)
         pixels = pixels_of(np.stack([np.asarray(Image.open(io.BytesIO(row["image"]))) for row in rows]))
         self.latents = Latents(SHARED, pixels.to(device), augment=recipe.augment)
         states, empty = text_states(SHARED, [row["caption"] for row in rows])
@@ -148,16 +148,14 @@ def pictures(work: Path) -> None:
     from sources import FLUENT
 
     icons = FLUENT.read(work / "npm", "icons.json")
-    with (DATA / "fluent_emoji" / "split.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     made = []
-    for row in rows:
-        picture, file = drawn(icons, row["id"]), io.BytesIO()
-        if hashlib.sha256(reduced(picture).tobytes()).hexdigest() != row["sha256"]:
-            raise SystemExit(f"{row['id']}: not the embedded image; install resvg-py as the extra [embedded] pins it")
+    for sample in FluentEmoji().samples():
+        picture, file = drawn(icons, sample.id), io.BytesIO()
+        if hashlib.sha256(reduced(picture).tobytes()).hexdigest() != sample.content:
+            raise SystemExit(f"{sample.id}: not the embedded image; install resvg-py as the extra [embedded] pins it")
         Image.fromarray(picture).save(file, "PNG", optimize=True)
-        about = {name: row[name] for name in ("id", "caption", "split")}
-        made.append({**about, "image": file.getvalue(), "member": row["membership"] == "member"})
+        about = {"id": sample.id, "caption": sample.caption, "split": sample.split, "member": sample.member}
+        made.append({**about, "image": file.getvalue()})
     pq.write_table(pa.Table.from_pylist(made), work / "images.parquet")
     print(f"{len(made)} images in {work / 'images.parquet'}")
 

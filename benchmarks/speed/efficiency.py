@@ -13,9 +13,9 @@ For every attack as `--attacks all` plans it, and for all at once (without contr
   its seconds from start to table.
 
 Bare, run and naive alternate, with half of the bare work before the run and half behind it, because single timings
-vary by half; a figure is the median of the rounds' ratios with the interval that the sign test gives. In each round the
-whole suite and its attacks one by one are run, too. The same command goes on where it was stopped, if there is an
-`--out`.
+vary by half; a figure is the median of the rounds' ratios with the interval that the sign test gives. Attacks of few
+queries are run in every round; the others, and the whole suite, in some. The same command goes on where it was stopped,
+if there is an `--out`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mia_bench.report.text import table
 
 ALL = "all"
 CHEAP = 20  # queries: attacks that ask no more of all images are run on more, in all rounds
-OTHERS = (0, 2, 6)  # rounds of the others: their runs are long, so their pairs differ less
+OTHERS = (0, 2, 6)  # rounds of the others, whose runs are long
 NAIVE_IMAGES = 1  # of each class and split
 
 
